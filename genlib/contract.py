@@ -1,0 +1,156 @@
+"""What every model promises, whatever its family, and the few functions that keep the promise.
+
+The protocols are checked by tests (:func:`genlib.testing.check_model`), never inherited from. A model implements those that
+fit it: a flow is ``Samples``, ``TrainsByLoss``, ``Tractable`` and ``Bijection``; a GAN is ``Samples`` and ``TwoPlayer``.
+
+Shapes: ``B`` or ``N`` is the batch, ``D`` the width of a vector. Data of a model has shape ``(N, *model.event_shape)``.
+Units: every log-probability, loss and bound is in nats.
+"""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Every model: it draws new data."""
+
+    event_shape: tuple[int, ...]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` independent draws, shape ``(n, *event_shape)``."""
+
+
+@runtime_checkable
+class TrainsByLoss(Protocol):
+    """A model trained by gradient descent on one scalar."""
+
+    def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What training minimises, averaged over the batch; in nats where it is a likelihood or a bound."""
+
+
+@runtime_checkable
+class TwoPlayer(Protocol):
+    """A model whose two players have a loss each."""
+
+    def critic_loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The critic's (or discriminator's) scalar loss on real data ``x`` and as many generated points."""
+
+    def generator_loss(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """The generator's scalar loss on ``n`` generated points."""
+
+
+@runtime_checkable
+class Tractable(Protocol):
+    """A model whose density, or mass, is computed exactly.
+
+    An estimate that does not integrate to one (k nearest neighbours) says so with ``normalized = False``.
+    """
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact ``log p(x)``, shape ``(B,)``."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A latent-variable model whose density is bounded from below."""
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A lower bound on ``log p(x)``, shape ``(B,)``."""
+
+    def log_prob_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
+        """The ``k``-sample bound, between the ELBO and ``log p(x)`` in expectation, shape ``(B,)``."""
+
+
+@runtime_checkable
+class Latent(Protocol):
+    """A model with a latent space."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code of ``x``."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The data that the code ``z`` stands for."""
+
+
+@runtime_checkable
+class Bijection(Protocol):
+    """An invertible model: ``inverse(forward(x)[0])[0]`` is ``x``, and the two log-determinants cancel."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``z`` and ``log |det dz/dx|``, shapes ``(B, *event_shape)`` and ``(B,)``."""
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` and ``log |det dx/dz|``."""
+
+
+def check_data(x, event_shape=None, name="x") -> Tensor:
+    """Return ``x`` if it is a batch of finite floats of shape ``(N, *event_shape)`` with N >= 1; raise otherwise.
+
+    ``event_shape=None`` accepts any vector width, so ``(N, D)``. Raises TypeError for what is not a floating-point tensor and
+    ValueError for a wrong shape, an empty batch, NaN or infinity; each names the argument, what came and what was expected.
+    """
+    wanted = (
+        "(N, D)"
+        if event_shape is None
+        else "(" + ", ".join(["N", *map(str, event_shape)]) + ("," if event_shape == () else "") + ")"
+    )
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name}: expected a torch.Tensor of shape {wanted}, got {type(x).__name__}; use torch.as_tensor"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected floating-point values, got {x.dtype}; use {name}.float()")
+    if x.ndim != (2 if event_shape is None else 1 + len(event_shape)) or (
+        event_shape is not None and x.shape[1:] != tuple(event_shape)
+    ):
+        raise ValueError(f"{name}: expected shape {wanted}, got {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{name}: expected finite values, got {bad} NaN or infinite of {x.numel()}")
+    return x
+
+
+def check_count(n, name="n", least=1) -> int:
+    """Return ``n`` if it is a whole number of at least ``least``; raise TypeError or ValueError otherwise."""
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"{name}: expected a whole number of at least {least}, got {n!r}")
+    if n.__index__() < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {n!r}")
+    return n.__index__()
+
+
+def check_positive(value, name) -> float:
+    """Return ``value`` as a float if it is a finite number above zero; raise TypeError or ValueError otherwise."""
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number above 0, got {value!r}")
+    if not (math.isfinite(float(value)) and float(value) > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def check_choice(value, choices, name):
+    """Return ``value`` if it is one of ``choices``; raise ValueError naming them all otherwise."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def randn(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise with the dtype and device of ``like``.
+
+    Drawn on the generator's own device and then moved, so that a CPU generator gives the same noise whatever the model's device.
+    """
+    device = like.device if generator is None else generator.device
+    return torch.randn(*shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def rand(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform noise on [0, 1), drawn as :func:`randn` draws."""
+    device = like.device if generator is None else generator.device
+    return torch.rand(*shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

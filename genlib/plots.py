@@ -1,0 +1,122 @@
+"""One style for every figure of the course, and the few kinds of figure it needs.
+
+Importing this module sets matplotlib's style: a white card that stays legible in dark mode, type that survives the
+width of a phone, and the hues of Okabe and Ito (*Color Universal Design*, 2008), which all common forms of colour
+blindness keep apart, darkened until each has a contrast of 3:1 on white. Lines of one figure differ in dash as well as
+in colour, so that a grey print can be read too.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from cycler import cycler
+from torch import Tensor
+
+BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, GREY = "#0072B2 #D55E00 #00795A #A64D83 #B87A00 #1A1A1A #6B6B6B".split()
+COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, BLACK)
+WIDTH = 5.8  # inches: 11-point type is then legible when a phone shows the figure 360 pixels wide
+
+plt.rcParams.update(
+    {
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.labelsize": 11,
+        "axes.prop_cycle": cycler(color=COLORS)
+        + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1))]),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 11,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 150,
+        "figure.facecolor": "white",
+        "figure.figsize": (WIDTH, 3.4),
+        "font.size": 11,
+        "grid.alpha": 0.25,
+        "image.cmap": "cividis",
+        "legend.fontsize": 10,
+        "legend.frameon": False,
+        "lines.linewidth": 2,
+        "savefig.facecolor": "white",
+        "xtick.labelsize": 10,
+        "ytick.labelsize": 10,
+    }
+)
+
+
+def panels(rows: int = 1, cols: int = 1, height: float = 2.8, **kwargs):
+    """A figure of the course's width with ``rows x cols`` axes, each row ``height`` inches tall: ``(figure, axes)``.
+
+    Keyword arguments go to ``plt.subplots``. More than two columns are hard to read on a phone.
+    """
+    return plt.subplots(rows, cols, figsize=(WIDTH, height * rows), **kwargs)
+
+
+def curves(ax, x: Tensor, **lines: Tensor) -> None:
+    """Draw each named curve against the one-dimensional grid ``x``; the one called ``truth`` is a grey area behind."""
+    for label, y in lines.items():
+        if label == "truth":
+            ax.fill_between(_array(x), _array(y), color=GREY, alpha=0.25, lw=0, label=label)
+        else:
+            ax.plot(_array(x), _array(y), label=label.replace("_", " "))
+    ax.legend()
+
+
+def ticks(ax, x: Tensor) -> None:
+    """Mark one-dimensional data ``x`` of shape ``(N, 1)`` or ``(N,)`` as short strokes on the axis."""
+    ax.plot(
+        _array(x).ravel(),
+        np.full(x.numel(), -0.03),
+        "|",
+        color=BLACK,
+        alpha=0.5,
+        transform=ax.get_xaxis_transform(),
+        clip_on=False,
+    )
+
+
+def points(ax, x: Tensor, **kwargs) -> None:
+    """Scatter two-dimensional points ``x`` of shape ``(N, 2)`` on axes of equal scale."""
+    ax.scatter(*_array(x).T, **({"s": 4, "color": BLUE, "alpha": 0.6, "lw": 0} | kwargs))
+    ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+
+
+def density(ax, log_prob, low: float, high: float, cells: int = 200) -> None:
+    """Show a two-dimensional density on the square ``[low, high]^2``; ``log_prob`` maps ``(N, 2)`` to ``(N,)``."""
+    centre = torch.linspace(low, high, 2 * cells + 1)[1::2]
+    grid = torch.cartesian_prod(centre, centre)
+    image = log_prob(grid).detach().exp().reshape(cells, cells).T
+    ax.imshow(_array(image), origin="lower", extent=(low, high, low, high))
+    ax.grid(False)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+
+
+def images(x: Tensor, cols: int = 10, scale: float = 1.0):
+    """Tile images ``(N, 1, H, W)`` or ``(N, 3, H, W)`` with values in [0, 1] into one picture; returns the figure."""
+    rows = -(-len(x) // cols)
+    tiles = torch.zeros(rows * cols, *x.shape[1:], dtype=x.dtype)
+    tiles[: len(x)] = x.detach().cpu().clamp(0, 1)
+    tiles = torch.nn.functional.pad(tiles, (1, 1, 1, 1), value=0.5)
+    picture = tiles.unflatten(0, (rows, cols)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
+    figure, ax = plt.subplots(figsize=(WIDTH * scale, WIDTH * scale * picture.shape[1] / picture.shape[2]))
+    ax.imshow(_array(picture.permute(1, 2, 0)), cmap="gray_r", vmin=0, vmax=1)
+    ax.axis("off")
+    return figure
+
+
+def rates(ax, sizes, errors: dict[str, Tensor], label="{name}") -> None:
+    """Plot errors against sample size on two logarithmic axes with the fitted power law of each.
+
+    ``errors`` maps a name to a tensor of shape ``(repetitions, sizes)``. A marker is the root mean square over the
+    repetitions: the root mean integrated squared error, when the entries are roots of integrated squared errors.
+    """
+    n = np.asarray(sizes, dtype=float)
+    for (name, error), marker in zip(errors.items(), "osD^vPX*", strict=False):
+        rmse = np.sqrt((_array(error) ** 2).mean(0))
+        slope, offset = np.polyfit(np.log(n), np.log(rmse), 1)
+        (line,) = ax.plot(n, np.exp(offset) * n**slope)
+        ax.plot(n, rmse, marker, color=line.get_color(), label=label.format(name=name, slope=slope))
+    ax.set(xscale="log", yscale="log", xlabel="sample size $n$")
+
+
+def _array(x) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
