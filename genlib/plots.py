@@ -12,8 +12,10 @@ import torch
 from cycler import cycler
 from torch import Tensor
 
-BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, GREY = "#0072B2 #D55E00 #00795A #A64D83 #B87A00 #1A1A1A #6B6B6B".split()
-COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, BLACK)
+BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, GREY, BROWN = (
+    "#0072B2 #D55E00 #00795A #A64D83 #B87A00 #1A1A1A #6B6B6B #7A2E0E".split()
+)
+COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, GREY, BROWN)
 WIDTH = 5.8  # inches: 11-point type is then legible when a phone shows the figure 360 pixels wide
 
 plt.rcParams.update(
@@ -22,7 +24,7 @@ plt.rcParams.update(
         "axes.axisbelow": True,
         "axes.labelsize": 11,
         "axes.prop_cycle": cycler(color=COLORS)
-        + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1))]),
+        + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)), "-", "--"]),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 11,
