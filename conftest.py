@@ -1,0 +1,101 @@
+"""Notebooks run as tests: nbval runs every cell of book/ and labs/, and this file decides when two outputs agree.
+
+Words and whole numbers agree exactly. Numbers with a decimal point or an exponent agree within RTOL of the stored one,
+or within ATOL; a cell widens that in its metadata: ``{"nbval": {"rtol": 0.02, "atol": 1e-3}}``. Text, HTML, Markdown
+and LaTeX are compared, figures only counted. White space is not compared, since a longer number moves a column. A cell
+that was never run fails.
+
+It stands at the root, and not in tests/, so that ``pytest book/foundations/one.ipynb`` loads it too.
+"""
+
+import math
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+
+import pytest
+from nbval.kernel import RunningKernel
+from nbval.plugin import IPyNbCell
+
+RTOL, ATOL = 1e-3, 1e-12
+# Not part of a word or a version (1.2.3), and "12." is a whole number that ends a sentence.
+DECIMAL = re.compile(r"(?<![\w.])[-+]?(?:\d*\.\d+|\d+\.?(?=[eE][-+]?\d))(?:[eE][-+]?\d+)?(?!\.?\d)")
+PROFILE, PATCH = pytest.StashKey[str](), pytest.MonkeyPatch()
+
+
+def difference(stored: str, new: str, rtol: float = RTOL, atol: float = ATOL) -> str | None:
+    """What makes two texts disagree, in words, or None when they agree."""
+    words, new_words = (DECIMAL.sub(" \0 ", text).split() for text in (stored, new))
+    if words != new_words:
+        at = next((i for i, (a, b) in enumerate(zip(words, new_words, strict=False)) if a != b), len(words))
+        a, b = (" ".join(w[at : at + 6]).replace("\0", "(decimal)") or "(nothing)" for w in (words, new_words))
+        return f"stored: {a}\nnow:    {b}"
+    for a, b in zip(DECIMAL.findall(stored), DECIMAL.findall(new), strict=True):
+        if not math.isclose(float(a), float(b), rel_tol=rtol, abs_tol=atol):
+            return f"stored: {a}\nnow:    {b}    (rtol {rtol:g}, atol {atol:g})"
+    return None
+
+
+def tolerance(cell) -> dict[str, float]:
+    """The cell's own ``rtol`` and ``atol``; a misspelt key or a band that compares nothing is an error."""
+    for key, value in cell.metadata.get("nbval", {}).items():
+        if key not in ("rtol", "atol") or type(value) not in (int, float) or not 0 <= value <= 0.5:
+            raise ValueError(f'cell metadata "nbval": expected rtol or atol between 0 and 0.5, got {key!r}: {value!r}')
+    return dict(cell.metadata.get("nbval", {}))
+
+
+def by_kind(outputs, sanitize) -> dict[str, list]:
+    """What the outputs show, by stream or mime type: stored and live outputs list their types in different orders."""
+    kinds = defaultdict(list)
+    for output in outputs:
+        if output.output_type == "stream":
+            kinds[output.name].append(sanitize(output.text))
+        elif output.output_type == "error":
+            kinds["error"].append(sanitize(f"{output.ename}: {output.evalue}"))
+        for mime, value in output.get("data", {}).items():
+            if mime != "application/vnd.jupyter.widget-view+json":  # a random id
+                kinds[mime].append("" if mime.startswith("image/") else sanitize(value))
+    return kinds
+
+
+def compare_outputs(self, test, ref, skip_compare=None) -> bool:
+    """Replaces nbval's comparison, which is character by character."""
+    stored, new, limits = by_kind(ref, self.sanitize), by_kind(test, self.sanitize), tolerance(self.cell)
+    self.comparison_traceback = []
+    for kind in sorted(stored.keys() | new.keys()):
+        if len(stored[kind]) != len(new[kind]):
+            self.comparison_traceback.append(f"{kind}: {len(stored[kind])} stored, {len(new[kind])} now")
+        for a, b in zip(stored[kind], new[kind], strict=False):
+            texts = isinstance(a, str) and isinstance(b, str)
+            found = difference(a, b, **limits) if texts else None if a == b else f"stored: {a}\nnow:    {b}"
+            if found:
+                self.comparison_traceback.append(f"{kind}\n{found}")
+    return not self.comparison_traceback
+
+
+def execute_cell_input(self, cell_input, allow_stdin=None):
+    """Replaces nbval's, which runs cells without history: a trailing semicolon then fails to silence a cell."""
+    return self.kc.execute(cell_input, allow_stdin=allow_stdin, stop_on_error=False, store_history=True)
+
+
+IPyNbCell.compare_outputs = compare_outputs
+RunningKernel.execute_cell_input = execute_cell_input
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    """nbval passes a cell that was never run: it has nothing to compare with."""
+    if isinstance(item, IPyNbCell) and item.cell.execution_count is None and item.cell.source.strip():
+        item.raise_cell_error("the cell was never run: it has no stored outputs to compare with")
+
+
+def pytest_configure(config):
+    """An IPython profile of the tests' own, since the user's startup files can change an output."""
+    config.stash[PROFILE] = tempfile.mkdtemp(prefix="ipython-")
+    PATCH.setenv("IPYTHONDIR", config.stash[PROFILE])
+
+
+def pytest_unconfigure(config):
+    PATCH.undo()
+    shutil.rmtree(config.stash[PROFILE], ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Checks of a lab's gaps: run the learner's function on a few cases and say what is wrong, and how to see it.
+
+A lab's module declares each gap once: ``@gap(name, cases)`` stands above the reference answer, and ``cases`` yields the
+:class:`Case` objects that judge an answer. What a case expects comes from an oracle independent of the reference.
+"""
+
+import difflib
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+LABS = {"density": "genlib.course.density_estimation"}  # the first word of a gap's name -> the module that declares it
+GAPS: dict[str, "Gap"] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the learner's function: its arguments, the oracle's answer, and what each known mistake gives.
+
+    ``mistakes`` maps the sentence that the learner reads to the value that the mistake leads to.
+    """
+
+    arguments: dict[str, object]
+    expected: Tensor
+    mistakes: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A function that the learner writes: the reference answer and the cases that judge it."""
+
+    reference: Callable
+    cases: Callable[[], Iterator[Case]]
+
+
+def gap(name: str, cases: Callable[[], Iterator[Case]]):
+    """Declare the function below as the reference answer to the gap ``name``."""
+
+    def declare(reference):
+        GAPS[name] = Gap(reference, cases)
+        return reference
+
+    return declare
+
+
+def check(name: str, answer):
+    """Judge the learner's function for the gap ``name``, print the verdict, and return a function that works.
+
+    The learner's own function comes back if it passed, the reference if not, so that the rest of the lab always runs.
+    Nothing that the function does is shown as a traceback. ``name`` raises TypeError or ValueError when it is no gap.
+
+    A check compares the function with an independent answer on a handful of small inputs. Passing says that it is right
+    there, to about four digits. It does not prove it right everywhere, nor fast, nor steady on extreme input, and a
+    function that never ends is never judged.
+    """
+    found = _find(name)
+    if answer is found.reference:
+        print(f"[{name}] not judged: this is the course's own answer. Run the cell of your function, then this one.")
+        return answer
+    cases = list(found.cases())
+    if callable(answer):
+        fault = next(filter(None, (_fault(answer, case) for case in cases)), None)
+    else:
+        fault = (
+            f"wrong: expected a function, got {type(answer).__name__}: hand over its name, with no brackets behind it."
+        )
+    if fault is None:
+        print(f"[{name}] passed ({len(cases)} {'case' if len(cases) == 1 else 'cases'})")
+        return answer
+    print(f"[{name}] {fault}\n  Until it passes, the lab goes on with the course's own answer.")
+    return found.reference
+
+
+def _find(name) -> Gap:
+    """The gap called ``name``, from the lab that declares it."""
+    if not isinstance(name, str):
+        raise TypeError(f'name: expected the name of a gap, such as "density.kde", got {name!r}')
+    for module in LABS.values() if name.split(".")[0] not in LABS else [LABS[name.split(".")[0]]]:
+        import_module(module)
+    if name not in GAPS:
+        near = difflib.get_close_matches(name, GAPS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name: expected one of {', '.join(map(repr, sorted(GAPS)))}, got {name!r}{hint}")
+    return GAPS[name]
+
+
+def _fault(answer, case: Case) -> str | None:
+    """What is wrong with the learner's function on this case, or None."""
+    given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in case.arguments.items()}
+    wanted, call = case.expected, f"\n  try it:   {_call(answer, case)}"
+    try:
+        got = answer(*given.values())
+        if isinstance(got, Tensor):
+            got = got.detach().cpu().to_dense()
+    except (Exception, SystemExit) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        return f"wrong: your function raised {type(error).__name__}: {reason}{_line(answer, error)}{call}"
+    if got is None:
+        code = getattr(getattr(answer, "__code__", None), "co_code", b"")
+        untouched = len(code) == len((lambda: None).__code__.co_code)
+        return "not yet: the body is still `...`." if untouched else f"wrong: None came back: no `return`?{call}"
+    for k, v in case.arguments.items():
+        if isinstance(v, Tensor) and not torch.equal(given[k], v):
+            return f"wrong: your function changed its input `{k}` in place; write `a = a - b`, not `a -= b`.{call}"
+    if wanted.ndim == 0 and type(got) in (int, float):
+        got = torch.tensor(got, dtype=wanted.dtype)
+    if not isinstance(got, Tensor):
+        return f"wrong: {type(got).__name__} came back, expected a torch.Tensor of shape {tuple(wanted.shape)}.{call}"
+    if got.shape != wanted.shape:
+        return f"wrong: the shape is {tuple(got.shape)}, expected {tuple(wanted.shape)}.{call}"
+    if got.is_complex() or got.dtype == wanted.dtype and _agree(got, wanted):
+        return f"wrong: the dtype is {got.dtype}, expected {wanted.dtype}.{call}" if got.is_complex() else None
+    call += f"\n  expected: {_show(wanted)}\n  got:      {_show(got)}"
+    for sentence, value in case.mistakes.items():
+        if _agree(got.to(wanted.dtype), value):
+            return f"wrong: {sentence}{call}"
+    if got.dtype != wanted.dtype:
+        return f"wrong: the dtype is {got.dtype}, expected {wanted.dtype}.{call}"
+    if not torch.isfinite(got).all():
+        return f"wrong: {int((~torch.isfinite(got)).sum())} of {got.numel()} values are NaN or infinite.{call}"
+    ratio = (got / wanted)[wanted != 0]
+    if len(ratio) > 1 and ratio[0] != 0 and _agree(got, ratio[0] * wanted):
+        return f"wrong: every value is {ratio[0]:.4g} times the expected one: look for a constant factor.{call}"
+    return f"wrong: the values differ.{call}"
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def _line(answer, error) -> str:
+    """Where in the learner's own cell the error came up."""
+    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+    lines = [f.line for f in traceback.extract_tb(error.__traceback__) if f.filename == file and f.line]
+    return f"\n  in:       {lines[-1]}" if lines else ""
+
+
+def _call(answer, case: Case) -> str:
+    """The call as the learner can type it."""
+    shown = (f"torch.tensor({_show(v)})" if isinstance(v, Tensor) else repr(v) for v in case.arguments.values())
+    return f"{getattr(answer, '__name__', 'f')}({', '.join(shown)})"
+
+
+def _show(x: Tensor) -> str:
+    """The values of a small tensor, to four digits."""
+    return str(x.item() if x.ndim == 0 else x.tolist()) if not x.is_floating_point() else _floats(x.tolist())
+
+
+def _floats(x) -> str:
+    return f"[{', '.join(map(_floats, x))}]" if isinstance(x, list) else f"{x:.4g}" if x % 1 else f"{x:.1f}"
