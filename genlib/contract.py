@@ -8,6 +8,7 @@ Units: every log-probability, loss and bound is in nats.
 """
 
 import math
+import operator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -118,20 +119,28 @@ def check_data(x, event_shape=None, name="x") -> Tensor:
 
 def check_count(n, name="n", least=1) -> int:
     """Return ``n`` if it is a whole number of at least ``least``; raise TypeError or ValueError otherwise."""
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
+    try:
+        count = None if isinstance(n, bool) else operator.index(n)
+    except TypeError:  # a float, a string, a tensor that holds neither one number nor a whole one
+        count = None
+    if count is None:
         raise TypeError(f"{name}: expected a whole number of at least {least}, got {n!r}")
-    if n.__index__() < least:
+    if count < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {n!r}")
-    return n.__index__()
+    return count
 
 
 def check_positive(value, name) -> float:
     """Return ``value`` as a float if it is a finite number above zero; raise TypeError or ValueError otherwise."""
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+    try:
+        number = None if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, RuntimeError):  # no number, or an array of several
+        number = None
+    if number is None:
         raise TypeError(f"{name}: expected a number above 0, got {value!r}")
-    if not (math.isfinite(float(value)) and float(value) > 0):
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def check_choice(value, choices, name):
