@@ -1,7 +1,8 @@
 """What every model promises, whatever its family, and the few functions that keep the promise.
 
-The protocols are checked by tests (:func:`genlib.testing.check_model`), never inherited from. A model implements those that
-fit it: a flow is ``Samples``, ``TrainsByLoss``, ``Tractable`` and ``Bijection``; a GAN is ``Samples`` and ``TwoPlayer``.
+The protocols are checked by tests (:func:`genlib.testing.check_model`), never inherited from. A model implements those
+that fit it: a flow is ``Samples``, ``TrainsByLoss``, ``Tractable`` and ``Bijection``; a GAN is ``Samples`` and
+``TwoPlayer``.
 
 Shapes: ``B`` or ``N`` is the batch, ``D`` the width of a vector. Data of a model has shape ``(N, *model.event_shape)``.
 Units: every log-probability, loss and bound is in nats.
@@ -91,8 +92,9 @@ class Bijection(Protocol):
 def check_data(x, event_shape=None, name="x") -> Tensor:
     """Return ``x`` if it is a batch of finite floats of shape ``(N, *event_shape)`` with N >= 1; raise otherwise.
 
-    ``event_shape=None`` accepts any vector width, so ``(N, D)``. Raises TypeError for what is not a floating-point tensor and
-    ValueError for a wrong shape, an empty batch, NaN or infinity; each names the argument, what came and what was expected.
+    ``event_shape=None`` accepts any vector width, so ``(N, D)``. Raises TypeError for what is not a floating-point
+    tensor and ValueError for a wrong shape, an empty batch, NaN or infinity; each names the argument, what came and
+    what was expected.
     """
     wanted = (
         "(N, D)"
@@ -153,7 +155,8 @@ def check_choice(value, choices, name):
 def randn(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise with the dtype and device of ``like``.
 
-    Drawn on the generator's own device and then moved, so that a CPU generator gives the same noise whatever the model's device.
+    Drawn on the generator's own device and then moved, so that a CPU generator gives the same noise whatever the
+    device of the model.
     """
     device = like.device if generator is None else generator.device
     return torch.randn(*shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

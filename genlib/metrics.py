@@ -56,9 +56,9 @@ def rate(sizes, errors: Tensor) -> tuple[float, float]:
     """The power of n with which an error falls, and its standard error: the slope of log error against log n.
 
     ``errors`` has shape ``(repetitions, sizes)``; the error at a size is the root mean square over its repetitions.
-    The slope is that of least squares, its standard error the jackknife's over repetitions (B. Efron, The Jackknife, the
-    Bootstrap and Other Resampling Plans, SIAM, 1982). Raises ValueError for fewer than two sizes or repetitions, sizes
-    that are not above zero or all the same, and errors not above zero.
+    The slope is that of least squares, its standard error the jackknife's over repetitions (B. Efron, The Jackknife,
+    the Bootstrap and Other Resampling Plans, SIAM, 1982). Raises ValueError for fewer than two sizes or repetitions,
+    sizes that are not above zero or all the same, and errors not above zero.
     """
     n = check_data(torch.as_tensor(sizes, dtype=torch.float64), (), "sizes")
     check_data(errors, n.shape, "errors")

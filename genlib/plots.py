@@ -12,6 +12,8 @@ import torch
 from cycler import cycler
 from torch import Tensor
 
+from genlib.contract import check_count, check_data
+
 BLUE, RED, GREEN, PURPLE, ORANGE, BLACK, GREY, BROWN = (
     "#0072B2 #D55E00 #00795A #A64D83 #B87A00 #1A1A1A #6B6B6B #7A2E0E".split()
 )
@@ -50,12 +52,18 @@ def panels(rows: int = 1, cols: int = 1, height: float = 2.8, **kwargs):
 
     Keyword arguments go to ``plt.subplots``. More than two columns are hard to read on a phone.
     """
+    check_count(rows, "rows"), check_count(cols, "cols")
     return plt.subplots(rows, cols, figsize=(WIDTH, height * rows), **kwargs)
 
 
 def curves(ax, x: Tensor, **lines: Tensor) -> None:
-    """Draw each named curve against the one-dimensional grid ``x``; the one called ``truth`` is a grey area behind."""
+    """Draw each named curve against the one-dimensional grid ``x``; the one called ``truth`` is a grey area behind.
+
+    Raises ValueError for a curve whose length is not that of ``x``.
+    """
     for label, y in lines.items():
+        if len(y) != len(x):
+            raise ValueError(f"{label}: expected {len(x)} values, one for each point of x, got {len(y)}")
         if label == "truth":
             ax.fill_between(_array(x), _array(y), color=GREY, alpha=0.25, lw=0, label=label)
         else:
@@ -65,19 +73,13 @@ def curves(ax, x: Tensor, **lines: Tensor) -> None:
 
 def ticks(ax, x: Tensor) -> None:
     """Mark one-dimensional data ``x`` of shape ``(N, 1)`` or ``(N,)`` as short strokes on the axis."""
-    ax.plot(
-        _array(x).ravel(),
-        np.full(x.numel(), -0.03),
-        "|",
-        color=BLACK,
-        alpha=0.5,
-        transform=ax.get_xaxis_transform(),
-        clip_on=False,
-    )
+    style = {"color": BLACK, "alpha": 0.5, "clip_on": False, "transform": ax.get_xaxis_transform()}
+    ax.plot(_array(x).ravel(), np.full(x.numel(), -0.03), "|", **style)
 
 
 def points(ax, x: Tensor, **kwargs) -> None:
     """Scatter two-dimensional points ``x`` of shape ``(N, 2)`` on axes of equal scale."""
+    check_data(x, (2,))
     ax.scatter(*_array(x).T, **({"s": 4, "color": BLUE, "alpha": 0.6, "lw": 0} | kwargs))
     ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
 
@@ -93,7 +95,10 @@ def density(ax, log_prob, low: float, high: float, cells: int = 200) -> None:
 
 
 def images(x: Tensor, cols: int = 10, scale: float = 1.0):
-    """Tile images ``(N, 1, H, W)`` or ``(N, 3, H, W)`` with values in [0, 1] into one picture; returns the figure."""
+    """A figure that tiles images ``(N, 1, H, W)`` or ``(N, 3, H, W)``; values outside [0, 1] are cut."""
+    check_count(cols, "cols")
+    if check_data(x, getattr(x, "shape", (0,))[1:]).ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"x: expected images of shape (N, 1, H, W) or (N, 3, H, W), got {tuple(x.shape)}")
     rows = -(-len(x) // cols)
     tiles = torch.zeros(rows * cols, *x.shape[1:], dtype=x.dtype)
     tiles[: len(x)] = x.detach().cpu().clamp(0, 1)

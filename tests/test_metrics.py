@@ -139,3 +139,44 @@ def test_bad_input(name, call, faults):
         with pytest.raises(error, match=rf"^{name}: expected") as caught:
             call(value)
         assert caught.type is error
+
+
+def test_rate_of_a_power_law_is_its_exponent():
+    sizes = [100, 1000, 10000]
+    errors = torch.tensor([[0.5, 1.0, 2.0]]).T.double() * torch.tensor(sizes, dtype=torch.float64) ** -0.4
+    slope, error = metrics.rate(sizes, errors)
+    assert slope == pytest.approx(-0.4, abs=1e-12) and error == pytest.approx(0, abs=1e-12)
+
+
+def test_rate_is_the_slope_of_scipy_and_its_error_that_of_many_trials():
+    """Errors with known scatter: the standard error must match the spread of the slope over 400 fresh experiments."""
+    generator, sizes = torch.Generator().manual_seed(0), [10, 40, 160, 640]
+    trials = torch.randn(400, 20, 4, generator=generator, dtype=torch.float64).abs() + 0.5
+    results = [metrics.rate(sizes, trial) for trial in trials]
+    oracle = stats.linregress(np.log(sizes), np.log(np.sqrt((trials[0].numpy() ** 2).mean(0))))
+    assert results[0][0] == pytest.approx(oracle.slope, rel=1e-10)
+    slopes, errors = (np.array(v) for v in zip(*results, strict=True))
+    assert np.mean(errors) == pytest.approx(slopes.std(), rel=0.15)  # 4 standard errors of a spread over 400 trials
+
+
+@pytest.mark.parametrize(
+    "sizes, errors, error, name",
+    [
+        ([1, 2], torch.ones(3, 3), ValueError, "errors"),
+        ([1, 2], torch.ones(1, 2), ValueError, "errors"),
+        ([1], torch.ones(3, 1), ValueError, "errors"),
+        ([1, 2], torch.zeros(3, 2), ValueError, "errors"),
+        ([1, 2], torch.full((3, 2), math.nan), ValueError, "errors"),
+        ([1, 2], torch.full((3, 2), math.inf), ValueError, "errors"),
+        ([1, 2], -torch.ones(3, 2), ValueError, "errors"),
+        ([1, 2], torch.ones(3, 2).int(), TypeError, "errors"),
+        ([1, 2], [[1.0, 2.0]], TypeError, "errors"),
+        ([0, 2], torch.ones(3, 2), ValueError, "sizes"),
+        ([5, 5], torch.ones(3, 2), ValueError, "sizes"),
+        ([], torch.ones(3, 0), ValueError, "sizes"),
+        ([1, math.nan], torch.ones(3, 2), ValueError, "sizes"),
+    ],
+)
+def test_rate_refuses_and_names(sizes, errors, error, name):
+    with pytest.raises(error, match=name):
+        metrics.rate(sizes, errors)
