@@ -515,7 +515,7 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(training.os, "fsync", full)
     with pytest.raises(OSError, match=r"run.safetensors: cannot be written, and is as it was .*No space left"):
         list(train(Mean(), LINE, 9, checkpoint=path))
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_no_pickle():
