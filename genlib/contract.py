@@ -4,8 +4,8 @@ The protocols are checked by tests (:func:`genlib.testing.check_model`), never i
 that fit it: a flow is ``Samples``, ``TrainsByLoss``, ``Tractable`` and ``Bijection``; a GAN is ``Samples`` and
 ``TwoPlayer``.
 
-What its methods cannot tell, a model declares by attributes (``levels``, ``ordering``, ``loss_is_nll``, ...), all optional
-and listed in :mod:`genlib.testing`.
+What its methods cannot tell, a model declares by attributes (``levels``, ``ordering``, ``loss_is_nll``, ...), all
+optional and listed in :mod:`genlib.testing`.
 
 Shapes: ``B`` or ``N`` is the batch, ``D`` the width of a vector. Data of a model has shape ``(N, *model.event_shape)``.
 Units: every log-probability, loss and bound is in nats.
