@@ -1,0 +1,44 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help book html test notebooks lab lint address clean
+
+PORT ?= 8000
+only ?=
+args ?=
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+book: $(INSTALLED)  ## build the book and serve it on http://127.0.0.1:8000 (another port: PORT=8001)
+	@$(PY) tools/serve.py --port $(PORT) --check
+	@$(PY) tools/build.py
+	@$(PY) tools/serve.py --port $(PORT)
+
+html: $(INSTALLED)  ## build the book into _build/html, warnings as errors
+	@$(PY) tools/build.py
+
+test: html  ## run every test: the library, the notebooks, the site (more options for pytest: args="-k vae")
+	@$(PY) tools/browser.py
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(args) tests book labs
+
+notebooks: $(INSTALLED)  ## re-run the notebooks and store their outputs (some of them: only=labs or only=PATH)
+	@OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py $(only)
+
+lab: $(INSTALLED)  ## open the labs in JupyterLab
+	@$(PY) -m jupyterlab labs
+
+lint: $(INSTALLED)  ## check the style of code and notebooks
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+address: $(INSTALLED)  ## write the repository's address of _config.yml into notebooks and README
+	@$(PY) tools/address.py
+
+clean:  ## remove what was built (.venv stays)
+	@rm -rf _build .pytest_cache .ruff_cache
+
+$(INSTALLED): requirements.txt pyproject.toml tools/install.sh
+	@bash tools/install.sh
