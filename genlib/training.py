@@ -407,7 +407,8 @@ def _check_weights(model, tensors, name):
 
 
 def _check_x(model, x):
-    whole = isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())  # levels, as the pixel models take
+    # whole numbers are the levels that the pixel models take
+    whole = isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
     check_data(x.float() if whole else x, getattr(model, "event_shape", x.shape[1:] if isinstance(x, Tensor) else None))
     dtype = next(p.dtype for p in model.parameters())
     if not whole and x.dtype != dtype:

@@ -1,0 +1,34 @@
+"""The style of code and notebooks, as `make lint` checks it, and the sizes that keep the library readable."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ruff(*options, cwd=ROOT):
+    return subprocess.run([Path(sys.executable).parent / "ruff", *options], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("options", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_ruff_finds_nothing(options):
+    found = ruff(*options, ".")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_ruff_finds_a_fault(tmp_path):
+    (tmp_path / "fault.py").write_text("import os\nx = {  1:2}\n")
+    assert ruff("check", ".", cwd=tmp_path).returncode and ruff("format", "--check", ".", cwd=tmp_path).returncode
+
+
+def test_no_family_imports_another():
+    for path in (ROOT / "genlib" / "models").glob("*.py"):
+        assert "genlib.models" not in path.read_text(), path
+
+
+def test_the_library_stays_small():
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "genlib").rglob("*.py"))
+    assert lines <= 4000
