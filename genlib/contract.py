@@ -96,8 +96,8 @@ def check_data(x, event_shape=None, name="x") -> Tensor:
     """Return ``x`` if it is a batch of finite floats of shape ``(N, *event_shape)`` with N >= 1; raise otherwise.
 
     ``event_shape=None`` accepts any vector width, so ``(N, D)``. Raises TypeError for what is not a floating-point
-    tensor and ValueError for a wrong shape, an empty batch, NaN or infinity; each names the argument, what came and
-    what was expected.
+    tensor and ValueError for a wrong shape, an empty batch, NaN, infinity or a value whose square overflows; each names
+    the argument, what came and what was expected.
     """
     wanted = (
         "(N, D)"
@@ -119,6 +119,10 @@ def check_data(x, event_shape=None, name="x") -> Tensor:
     if not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"{name}: expected finite values, got {bad} NaN or infinite of {x.numel()}")
+    if x.dtype == torch.float64 and x.abs().max() > 1e150:
+        raise ValueError(
+            f"{name}: expected values within 1e150 of zero, got {x.abs().max():.3g}, whose square overflows"
+        )
     return x
 
 
@@ -155,17 +159,24 @@ def check_choice(value, choices, name):
     return value
 
 
+def check_generator(generator, name="generator"):
+    """Return ``generator`` if it is None or a ``torch.Generator``; raise TypeError otherwise."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"{name}: expected a torch.Generator or None, got {generator!r}")
+    return generator
+
+
 def randn(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise with the dtype and device of ``like``.
 
     Drawn on the generator's own device and then moved, so that a CPU generator gives the same noise whatever the
     device of the model.
     """
-    device = like.device if generator is None else generator.device
+    device = like.device if check_generator(generator) is None else generator.device
     return torch.randn(*shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
 def rand(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Uniform noise on [0, 1), drawn as :func:`randn` draws."""
-    device = like.device if generator is None else generator.device
+    device = like.device if check_generator(generator) is None else generator.device
     return torch.rand(*shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

@@ -20,7 +20,7 @@ import pooch
 import torch
 from torch import Tensor
 
-from genlib.contract import check_choice, check_count, check_data, rand, randn
+from genlib.contract import check_choice, check_count, check_data, check_generator, rand, randn
 
 
 class DataError(OSError):
@@ -141,8 +141,7 @@ def toy(name: str, n: int, generator: torch.Generator | None = None, dtype: torc
     """
     _check_name(name)
     n = check_count(n)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+    check_generator(generator)
     like = torch.empty(0, dtype=check_choice(dtype, (torch.float32, torch.float64), "dtype"), device="cpu")
     u, noise = rand(3, n, like=like, generator=generator), randn(n, TOYS[name], like=like, generator=generator)
     if name in _GAUSSIANS:

@@ -57,10 +57,14 @@ def rate(sizes, errors: Tensor) -> tuple[float, float]:
 
     ``errors`` has shape ``(repetitions, sizes)``; the error at a size is the root mean square over its repetitions.
     The slope is that of least squares, its standard error the jackknife's over repetitions (B. Efron, The Jackknife,
-    the Bootstrap and Other Resampling Plans, SIAM, 1982). Raises ValueError for fewer than two sizes or repetitions,
-    sizes that are not above zero or all the same, and errors not above zero.
+    the Bootstrap and Other Resampling Plans, SIAM, 1982). Raises TypeError for what are no numbers, ValueError for
+    fewer than two sizes or repetitions, sizes that are not above zero or all the same, and errors not above zero.
     """
-    n = check_data(torch.as_tensor(sizes, dtype=torch.float64), (), "sizes")
+    try:
+        n = torch.as_tensor(sizes, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"sizes: expected numbers above 0, got {sizes!r}") from error
+    check_data(n, (), "sizes")
     check_data(errors, n.shape, "errors")
     if min(errors.shape) < 2 or not (errors > 0).all():
         raise ValueError(f"errors: expected two or more rows and columns, all above 0, got shape {tuple(errors.shape)}")

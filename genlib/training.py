@@ -27,6 +27,7 @@ and the rank), so its runs agree in distribution. Batch normalisation and dropou
 """
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -116,6 +117,8 @@ def cosine(t: float) -> float:
 
 def progress(run):
     """The same steps as ``run``, under a progress bar that shows the losses."""
+    if not isinstance(run, Run):
+        raise TypeError(f"run: expected what train or train_adversarial returns, got {type(run).__name__}")
     from tqdm.auto import tqdm  # here, because its import warns in a notebook without widgets
 
     bar = tqdm(run, total=run.steps, initial=run.number, disable=_rank() > 0)
@@ -126,14 +129,17 @@ def progress(run):
 
 def save_weights(model: nn.Module, path) -> str:
     """Write the model's weights to ``path`` as safetensors, in one move; returns the file's sha256."""
+    _check_module(model)
+    path = _check_path(path, "path")
     content = safetensors.save(_on_cpu(model.state_dict()))
-    _write(Path(path), content)
+    _write(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
 def load_weights(model: nn.Module, path, sha256: str | None = None) -> nn.Module:
     """Put the weights in ``path`` into ``model`` and return it; ValueError for another sha256, model or format."""
-    content = Path(path).read_bytes()
+    _check_module(model)
+    content = _check_path(path, "path").read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise ValueError(f"sha256: {path} has {found}, expected {sha256}; fetch the file again")
@@ -154,7 +160,7 @@ class Run:
         schedule=None, clip_norm=None, generator=None, checkpoint=None, checkpoint_every=100,
     ):  # fmt: skip
         self.record, self.model, self.players, self.turns = record, model, players, turns
-        self.x = _check_x(model, x)
+        self.x = _check_x(model, x).detach()
         self.steps = check_count(steps, "steps")
         self.batch_size = min(check_count(batch_size, "batch_size"), len(x))
         self.clip_norm = None if clip_norm is None else check_positive(clip_norm, "clip_norm")
@@ -172,22 +178,25 @@ class Run:
             self.generator.set_state(state.cpu())
         self.number = 0
         self.order, self.position = torch.empty(0, dtype=torch.long), len(x)  # an epoch is over
-        self.identity = {
-            "format": "genlib-checkpoint-1",
-            "model": type(model).__name__,
-            "data": f"{tuple(x.shape)} {x.dtype}",
-            "batch_size": self.batch_size,
-            "optimizer": [f"{type(player.optimizer).__name__} lr={player.lr}" for player in players],
-        }
         self.saved, self.path = None, checkpoint
         if checkpoint is not None:
-            if not isinstance(checkpoint, str | os.PathLike):
-                raise TypeError(f"checkpoint: expected a path, got {checkpoint!r}")
-            self.path = Path(checkpoint)
+            name = schedule and getattr(schedule, "__qualname__", type(schedule).__name__)
+            self.identity = {
+                "format": "genlib-checkpoint-1",
+                "model": type(model).__name__,
+                "data": f"{tuple(x.shape)} {x.dtype} of sha256 {_digest('', {'x': self.x.cpu()})[:16]}",
+                "batch_size": self.batch_size,
+                "critic_steps": len(turns) - 1,
+                "clip_norm": self.clip_norm,
+                "optimizer": [player.described() for player in players],
+                "schedule": schedule and f"{name} over steps={self.steps}",
+            }
+            self.path = _check_path(checkpoint, "checkpoint")
             if self.path.is_dir() or not self.path.parent.is_dir():
                 raise ValueError(f"checkpoint: expected a file in a folder that exists, got {self.path}")
             if self.path.exists():
                 self._resume()
+        self.model.eval()
 
     def __len__(self):
         return self.steps - self.number
@@ -257,7 +266,11 @@ class Run:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(player.parameters, self.clip_norm)
         factor = self.schedule(self.number / self.steps)
-        if not (math.isfinite(factor) and factor >= 0):
+        try:
+            valid = math.isfinite(factor) and factor >= 0
+        except (TypeError, ValueError, RuntimeError) as error:  # no number, or a tensor of several
+            raise TypeError(f"schedule: expected a finite factor of at least 0, got {factor!r}") from error
+        if not valid:
             raise ValueError(f"schedule: expected a finite factor of at least 0, got {factor!r}")
         for group, rate in zip(player.optimizer.param_groups, player.rates, strict=True):
             group["lr"] = rate * factor
@@ -341,11 +354,25 @@ class _Player:
         self.optimizer = optimizer(self.parameters, lr=self.lr) if callable(optimizer) else None
         if not isinstance(self.optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer: expected a function (parameters, lr=lr) that makes one, got {optimizer!r}")
+        try:
+            inspect.signature(self.optimizer.step).bind()
+        except TypeError as error:
+            name = type(self.optimizer).__name__
+            raise TypeError(f"optimizer: expected one whose step needs no closure, got {name}") from error
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.objective = _Objective(model, method)
         if _world() > 1:
             with self.alone():  # it averages what asks for a gradient now
                 self.objective = DistributedDataParallel(self.objective)
+
+    def described(self) -> str:
+        """The optimiser and its options, for a checkpoint to compare: those whose text is the same in every process."""
+        plain = bool | int | float | str | tuple | list | None
+        groups = [
+            {k: v for k, v in group.items() if k != "params" and isinstance(v, plain)}
+            for group in self.optimizer.param_groups
+        ]
+        return f"{type(self.optimizer).__name__} lr={self.lr} {groups}"
 
     @contextmanager
     def alone(self):
@@ -397,6 +424,17 @@ def _check_model(model, method, hint=""):
     if not isinstance(model, nn.Module) or not callable(getattr(model, method, None)):
         hint = hint or ("; call its fit(x)" if hasattr(model, "fit") else "")
         raise TypeError(f"model: expected an nn.Module with a method {method}, got {type(model).__name__}{hint}")
+
+
+def _check_module(model):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+
+
+def _check_path(path, name) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {path!r}")
+    return Path(path)
 
 
 def _check_weights(model, tensors, name):

@@ -358,6 +358,24 @@ def _long_error(x, data, h):
     raise ValueError("first line\n" + "x" * 10_000)
 
 
+class _Silent(Exception):
+    def __str__(self):
+        raise ValueError("no message")
+
+
+def _silent_error(x, data, h):
+    raise _Silent
+
+
+def _quantized(x, data, h):
+    return torch.quantize_per_tensor(_good(x, data, h), 0.1, 0, torch.qint8)
+
+
+def _ruins_input(x, data, h):
+    data.data = torch.ones(2, device="meta")
+    return _good(x, x, h)
+
+
 def _good(x, data, h):
     return solved()["kernel_density"](x, data, h)
 
@@ -370,6 +388,7 @@ FAULTS = {
     "recursion": (_recurses, "RecursionError"),
     "exit": (_quits, "SystemExit: no"),
     "long error": (_long_error, "ValueError: first line\n"),
+    "error without a message": (_silent_error, "raised _Silent: (no message)"),
     "no return": (_no_return, "None came back"),
     "not a function": (3.0, "expected a function, got float"),
     "called already": (torch.ones(3), "expected a function, got Tensor"),
@@ -389,13 +408,18 @@ FAULTS = {
     "nan": (lambda *a: _good(*a) * torch.tensor([1.0, math.nan, 1.0]), "1 of 3 values are NaN or infinite"),
     "infinite": (lambda *a: _good(*a) / 0, "3 of 3 values are NaN or infinite"),
     "zero": (lambda *a: 0 * _good(*a), "the values differ"),
-    "meta": (lambda *a: _good(*a).to("meta"), "NotImplementedError"),
+    "meta": (lambda *a: _good(*a).to("meta"), "a meta tensor came back"),
+    "sparse meta": (lambda *a: _good(*a).to_sparse().to("meta"), "a meta tensor came back"),
+    "nested": (lambda *a: torch.nested.nested_tensor([_good(*a)] * 2), "a nested tensor came back"),
+    "quantized": (_quantized, "a quantized tensor came back"),
+    "ruins its input": (_ruins_input, "wrong: "),
     "changes its input": (_changes_input, "changed its input `data` in place"),
     "resizes its input": (_resizes_input, "changed its input `data` in place"),
     "constant factor": (lambda *a: 3 * _good(*a), "3 times the expected one"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested", "ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_answer_gets_a_clear_word_and_the_reference_comes_back(capsys, fault):
     answer, words = FAULTS[fault]

@@ -248,10 +248,59 @@ def test_kde_is_scikit_learns_in_low_dimension():
     np.testing.assert_allclose(KDE(0.3).fit(x).log_prob(query), peer, rtol=1e-7)
 
 
-def test_kde_at_infinity():
+def test_kde_far_out():
     model = KDE(0.1).fit(normal(10, 2))
-    p = model.log_prob(torch.tensor([[1e30, 0.0], [1e200, 1e200]], dtype=torch.float64))
-    assert not p.isnan().any() and p[0] < -1e60 and p[1] == -math.inf
+    x = torch.tensor([[1e30, 0.0], [1e140, 1e140]], dtype=torch.float64, requires_grad=True)
+    p = model.log_prob(x)
+    assert p[0] < -1e60 and p[1] < -1e250
+    assert torch.autograd.grad(p.sum(), x)[0].isfinite().all()
+    with pytest.raises(ValueError, match="^x: expected values within 1e150"):
+        model.log_prob(1e60 * x)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-120, 1e-70, 1e70, 1e110])
+@pytest.mark.parametrize("name, dim", [("histogram", 5), ("basis", 1), ("mixture", 2), ("kde", 2), ("knn", 2)])
+def test_extreme_scales_are_right_or_refused(name, dim, scale):
+    """The log-density of scaled data is that of the data less D log scale; where it is not, fit refuses by name."""
+    make = {"histogram": Histogram, "basis": BasisDensity, "mixture": GaussianMixture, "kde": KDE, "knn": KNN}[name]
+    args = {"histogram": (3,), "basis": (4,), "mixture": (2,), "kde": (), "knn": (3,)}[name]
+    x = normal(60, dim)
+    wanted = make(*args).fit(x).log_prob(x + 0 if name != "knn" else x + 0.01) - dim * math.log(scale)
+    query = (x if name != "knn" else x + 0.01) * scale
+    try:
+        model = make(*args).fit(x * scale)
+    except ValueError as error:
+        assert str(error).startswith("x: expected")
+    else:
+        np.testing.assert_allclose(model.log_prob(query), wanted, rtol=1e-6)
+
+
+def test_a_discrete_grid_does_not_choose_the_bandwidth():
+    x = normal(500, 1).mul(3).round()
+    x[0] = 0.123
+    with pytest.raises(ValueError, match="^x: .*most rows have an exact copy"):
+        KDE().fit(x)
+
+
+def test_rows_that_rounding_joins_are_not_distinct():
+    x = normal(40, 2)
+    x[0] = 1e16
+    assert GaussianMixture(10).fit(x).log_prob(x).isfinite().all()
+    x[0] = 1e20
+    with pytest.raises(ValueError, match="^components: "):
+        GaussianMixture(10).fit(x)
+
+
+@pytest.mark.parametrize("generator", [0, "a", 1.5, [1]])
+def test_a_generator_of_another_kind_is_refused(generator):
+    for model in (Histogram(3), KDE(0.3), GaussianMixture(2)):
+        with pytest.raises(TypeError, match="^generator: "):
+            model.fit(normal(30, 2)).sample(3, generator=generator)
+    with pytest.raises(TypeError, match="^generator: "):
+        GaussianMixture(2).fit(normal(30, 2), generator=generator)
+    for call in (NeuralCDF(3).sample, lambda n, generator: NeuralCDF(3).loss(torch.randn(4, 1), generator)):
+        with pytest.raises(TypeError, match="^generator: "):
+            call(3, generator=generator)
 
 
 @pytest.mark.parametrize("h", [1e-300, 1e-160, 1e160, 1e300])

@@ -175,6 +175,9 @@ def test_rate_is_the_slope_of_scipy_and_its_error_that_of_many_trials():
         ([5, 5], torch.ones(3, 2), ValueError, "sizes"),
         ([], torch.ones(3, 0), ValueError, "sizes"),
         ([1, math.nan], torch.ones(3, 2), ValueError, "sizes"),
+        (None, None, TypeError, "sizes"),
+        ("ab", torch.ones(2, 2), TypeError, "sizes"),
+        ([1, [2]], torch.ones(2, 2), TypeError, "sizes"),
     ],
 )
 def test_rate_refuses_and_names(sizes, errors, error, name):

@@ -92,7 +92,52 @@ def test_rates_mark_the_root_mean_square_and_draw_the_power_law():
     np.testing.assert_allclose(line.get_ydata(), markers.get_ydata(), rtol=1e-6)
 
 
+def test_an_infinite_value_of_a_curve_is_a_gap():
+    _, ax = plots.panels()
+    plots.curves(ax, torch.arange(3), q=torch.tensor([0.0, -math.inf, 1.0]))
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0, -math.inf, 1])
+
+
+NAN = torch.tensor([0.0, math.nan, 1.0])
+ONE = torch.ones(2, 2)
+
+
+def on_axes(draw, *args, **kwargs):
+    return lambda: draw(plots.panels()[1], *args, **kwargs)
+
+
 BAD = [
+    (on_axes(plots.ticks, None), TypeError, "x"),
+    (on_axes(plots.ticks, "abc"), TypeError, "x"),
+    (on_axes(plots.ticks, NAN), ValueError, "x"),
+    (on_axes(plots.ticks, torch.zeros(0)), ValueError, "x"),
+    (on_axes(plots.ticks, torch.zeros(3, 2)), ValueError, "x"),
+    (on_axes(plots.curves, None, a=NAN), TypeError, "x"),
+    (on_axes(plots.curves, NAN, a=torch.zeros(3)), ValueError, "x"),
+    (on_axes(plots.curves, ONE, a=ONE), ValueError, "x"),
+    (on_axes(plots.curves, torch.zeros(3), a=NAN), ValueError, "a"),
+    (on_axes(plots.curves, torch.zeros(3), a=None), TypeError, "a"),
+    (on_axes(plots.curves, torch.zeros(3), a=[1.0, None, 2.0]), TypeError, "a"),
+    (on_axes(plots.curves, torch.zeros(3), a=torch.zeros(3) * 1j), TypeError, "a"),
+    (on_axes(plots.density, 3, 0, 1), TypeError, "log_prob"),
+    (on_axes(plots.density, lambda x: x, 0, 1), ValueError, "log_prob"),
+    (on_axes(plots.density, lambda x: x[:, 0] * math.nan, 0, 1), ValueError, "log_prob"),
+    (on_axes(plots.density, lambda x: x[:, 0], 1, 0), ValueError, "low"),
+    (on_axes(plots.density, lambda x: x[:, 0], "a", 1), TypeError, "low"),
+    (on_axes(plots.density, lambda x: x[:, 0], math.nan, 1), ValueError, "low"),
+    (on_axes(plots.density, lambda x: x[:, 0], 0, math.inf), ValueError, "high"),
+    (on_axes(plots.density, lambda x: x[:, 0], 0, [1.0]), ValueError, "high"),
+    (on_axes(plots.density, lambda x: x[:, 0], 0, 1, cells=0), ValueError, "cells"),
+    (on_axes(plots.rates, [1, 2], None), TypeError, "errors"),
+    (on_axes(plots.rates, [1, 2], {}), TypeError, "errors"),
+    (on_axes(plots.rates, [1, 2], {"a": None}), TypeError, r"errors\['a'\]"),
+    (on_axes(plots.rates, [1, 2], {"a": 0 * ONE}), ValueError, r"errors\['a'\]"),
+    (on_axes(plots.rates, [1, 2], {"a": torch.ones(2, 3)}), ValueError, r"errors\['a'\]"),
+    (on_axes(plots.rates, None, {"a": ONE}), TypeError, "sizes"),
+    (on_axes(plots.rates, [0, 2], {"a": ONE}), ValueError, "sizes"),
+    (on_axes(plots.rates, [2, 2], {"a": ONE}), ValueError, "sizes"),
+    (lambda: plots.images(torch.zeros(3, 1, 28, 28), scale=0), ValueError, "scale"),
+    (lambda: plots.images(torch.zeros(3, 1, 28, 28), scale="a"), TypeError, "scale"),
     (lambda: plots.panels(0), ValueError, "rows"),
     (lambda: plots.panels(1, 1.5), TypeError, "cols"),
     (lambda: plots.panels("two"), TypeError, "rows"),

@@ -154,6 +154,12 @@ def test_mode_of_the_model():
     assert model.modes == [True] * 3 and not model.training
 
 
+def test_data_that_asks_for_a_gradient_gets_none():
+    x = LINE.clone().requires_grad_()
+    assert list(train(Mean(), x, 3, generator=seeded(0))) == list(train(Mean(), LINE, 3, generator=seeded(0)))
+    assert x.grad is None
+
+
 def test_early_stop_and_going_on():
     model = Mean()
     run = train(model, LINE, 9, 4)
@@ -230,6 +236,8 @@ def test_progress_bar(capsys):
     assert [step.number for step in progress(train(Mean(), LINE, 3))] == [1, 2, 3]
     shown = capsys.readouterr().err
     assert "3/3" in shown and "loss=" in shown
+    with pytest.raises(TypeError, match="^run: .*got list"):
+        next(progress([1, 2]))
 
 
 # Two players
@@ -372,7 +380,7 @@ def test_resumed_equals_uninterrupted(optimizer, tmp_path):
 def test_a_finished_run_gives_its_weights_and_no_step(tmp_path):
     whole, _ = run(tmp_path / "run.safetensors")
     again, losses = run(tmp_path / "run.safetensors", seed=1)
-    assert losses == [] and torch.equal(weights(again), weights(whole))
+    assert losses == [] and torch.equal(weights(again), weights(whole)) and not again.training
 
 
 def test_a_run_that_resumed_no_longer_needs_the_file(tmp_path):
@@ -489,13 +497,34 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     cases = [
         ("model Mean, here Breaks", lambda: train(Breaks(0), LINE, 5, 4, checkpoint=path)),
         (r"data \(10, 1\)", lambda: train(Mean(), LINE[:9], 5, 4, checkpoint=path)),
-        ("torch.float64, here .*torch.float32", lambda: train(Mean().float(), LINE.float(), 5, 4, checkpoint=path)),
+        ("torch.float64.*, here .*torch.float32", lambda: train(Mean().float(), LINE.float(), 5, 4, checkpoint=path)),
         ("batch_size 4, here 3", lambda: train(Mean(), LINE, 5, 3, checkpoint=path)),
         ("lr=0.001", lambda: train(Mean(), LINE, 5, 4, 0.1, checkpoint=path)),
         ("Adam ", lambda: train(Mean(), LINE, 5, 4, optimizer=torch.optim.SGD, checkpoint=path)),
         ("5 steps done, here steps=4", lambda: train(Mean(), LINE, 4, 4, checkpoint=path)),
         (r"theta \(1,\), here \(3,\)", lambda: train(wide, LINE, 5, 4, checkpoint=path)),
     ]
+    clipped, again = tmp_path / "clipped.safetensors", LINE.clone()
+    again[3] += 1e-9
+    options = {"clip_norm": 2.0, "schedule": cosine, "optimizer": OPTIMIZERS["momentum"]}
+    list(train(Mean(), LINE, 5, 4, checkpoint=clipped, **options))
+    assert list(train(Mean(), LINE.clone(), 5, 4, checkpoint=clipped, **options)) == []
+    for change, words in (
+        ({"clip_norm": None}, "clip_norm 2.0, here None"),
+        ({"clip_norm": 3.0}, "clip_norm 2.0, here 3.0"),
+        ({"optimizer": torch.optim.SGD}, "'momentum': 0.9.*here .*'momentum': 0"),
+        ({"schedule": None}, "schedule cosine over steps=5, here None"),
+        ({"schedule": lambda t: 1.0}, "schedule cosine .*lambda"),
+        ({"steps": 9}, "schedule cosine over steps=5, here cosine over steps=9"),
+        ({"x": again}, "data .*of sha256"),
+    ):
+        given = {"x": LINE, "steps": 5, "batch_size": 4} | options | change
+        with pytest.raises(ValueError, match=f"^checkpoint: .* is of another run .*{words}"):
+            train(Mean(), checkpoint=clipped, **given)
+    players = tmp_path / "players.safetensors"
+    list(train_adversarial(Players(), LINE, 2, 4, critic_steps=3, checkpoint=players))
+    with pytest.raises(ValueError, match="critic_steps 3, here 2"):
+        train_adversarial(Players(), LINE, 2, 4, critic_steps=2, checkpoint=players)
     for words, call in cases:
         with pytest.raises(ValueError, match=f"^checkpoint: {re.escape(str(path))} is of another .*{words}"):
             call()
@@ -550,6 +579,11 @@ def test_weights_that_are_refused(tmp_path):
         load_weights(model, tmp_path / "none")
     with pytest.raises(OSError, match="cannot be written"):
         save_weights(model, tmp_path / "missing" / "w.safetensors")
+    for call in (save_weights, load_weights):
+        with pytest.raises(TypeError, match=r"^path: expected a path, got None"):
+            call(model, None)
+        with pytest.raises(TypeError, match=r"^model: expected an nn.Module, got Fitted"):
+            call(Fitted(), path)
     assert torch.equal(weights(model), before)
 
 
@@ -602,9 +636,13 @@ COMMON = [
     ("model", {"model": Fitted()}, TypeError),
     ("model", {"model": None}, TypeError),
     ("optimizer", {"optimizer": "adam"}, TypeError),
+    ("optimizer", {"optimizer": torch.optim.LBFGS}, TypeError),
     ("optimizer", {"optimizer": lambda parameters, lr: None}, TypeError),
     ("schedule", {"schedule": 0.5}, TypeError),
     ("schedule", {"schedule": lambda t: math.nan}, ValueError),
+    ("schedule", {"schedule": lambda t: None}, TypeError),
+    ("schedule", {"schedule": lambda t: "a"}, TypeError),
+    ("schedule", {"schedule": lambda t: torch.ones(2)}, TypeError),
     ("schedule", {"schedule": lambda t: -1.0}, ValueError),
     ("clip_norm", {"clip_norm": 0.0}, ValueError),
     ("generator", {"generator": 3}, TypeError),

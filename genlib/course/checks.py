@@ -91,14 +91,18 @@ def _find(name) -> Gap:
 def _fault(answer, case: Case) -> str | None:
     """What is wrong with the learner's function on this case, or None."""
     given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in case.arguments.items()}
-    wanted, call = case.expected, f"\n  try it:   {_call(answer, case)}"
+    call, what = f"\n  try it:   {_call(answer, case)}", "your function raised"
     try:
         got = answer(*given.values())
-        if isinstance(got, Tensor):
-            got = got.detach().cpu().to_dense()
+        what = "what came back cannot be judged:"
+        return _judge(got, given, answer, case, call)
     except (Exception, SystemExit) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        return f"wrong: your function raised {type(error).__name__}: {reason}{_line(answer, error)}{call}"
+        return f"wrong: {what} {type(error).__name__}: {_text(error)}{_line(answer, error)}{call}"
+
+
+def _judge(got, given, answer, case: Case, call: str) -> str | None:
+    """What is wrong with what came back, and with what was done to the arguments, or None."""
+    wanted = case.expected
     if got is None:
         code = getattr(getattr(answer, "__code__", None), "co_code", b"")
         untouched = len(code) == len((lambda: None).__code__.co_code)
@@ -106,6 +110,11 @@ def _fault(answer, case: Case) -> str | None:
     for k, v in case.arguments.items():
         if isinstance(v, Tensor) and not torch.equal(given[k], v):
             return f"wrong: your function changed its input `{k}` in place; write `a = a - b`, not `a -= b`.{call}"
+    if isinstance(got, Tensor):
+        for kind in ("nested", "quantized", "meta"):
+            if getattr(got, f"is_{kind}"):
+                return f"wrong: a {kind} tensor came back, expected a plain one.{call}"
+        got = got.detach().cpu().to_dense()
     if wanted.ndim == 0 and type(got) in (int, float):
         got = torch.tensor(got, dtype=wanted.dtype)
     if not isinstance(got, Tensor):
@@ -130,6 +139,14 @@ def _fault(answer, case: Case) -> str | None:
 
 def _agree(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def _text(error) -> str:
+    """The first line of what the error says, if it can say it."""
+    try:
+        return str(error).strip().split("\n")[0][:200]
+    except Exception:  # its __str__ is the learner's too
+        return "(no message)"
 
 
 def _line(answer, error) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
 
-from genlib.contract import check_count, check_data, check_positive, rand, randn
+from genlib.contract import check_count, check_data, check_generator, check_positive, rand, randn
 
 EPSILON = torch.finfo(torch.float64).eps
 EXACT = "donot_use_mm_for_euclid_dist"  # torch.cdist by differences
@@ -28,6 +28,9 @@ def _data(x: Tensor, least: int = 1, event_shape=None) -> Tensor:
         raise ValueError(f"x: expected at least {least} rows to leave one out, got {len(data)}")
     if data.abs().max() > 1e100:
         raise ValueError(f"x: expected values within 1e100 of zero, got {data.abs().max():.3g}, whose square overflows")
+    spread = data.amax(0) - data.amin(0)
+    if ((spread > 0) & (spread < 1e-100)).any():
+        raise ValueError(f"x: expected columns that vary by 1e-100 or more, got {spread[spread > 0].min():.3g}")
     return data
 
 
@@ -85,8 +88,9 @@ class Histogram:
     def _count(data: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
         """The number of points in each cell, the edges, and the volume of a cell."""
         dim, most = data.shape[1], Histogram.max_cells
-        if bins**dim > most:
-            raise ValueError(f"bins: expected at most {most} cells, got {bins} bins in each of the {dim} columns of x")
+        if max(2, bins) ** dim > most:
+            least = max(2, bins)
+            raise ValueError(f"bins: expected at most {most} cells, got {least} bins in each of the {dim} columns of x")
         low, high = data.amin(0), data.amax(0)
         if not (high > low).all():
             raise ValueError(f"x: expected columns that vary, got a constant column {(high > low).int().argmin()}")
@@ -94,7 +98,12 @@ class Histogram:
         edges = torch.lerp(low[:, None], high[:, None], steps)
         counts = data.new_zeros([bins] * dim)
         counts.index_put_(Histogram._cell(data, edges), torch.ones_like(data[:, 0]), accumulate=True)
-        return counts, edges, ((high - low) / bins).prod()
+        volume = ((high - low) / bins).prod()
+        if not 1e-290 < volume < 1e290:
+            raise ValueError(
+                f"x: expected ranges whose product is a float64, got cells of volume {volume:.3g}; rescale x"
+            )
+        return counts, edges, volume
 
     @staticmethod
     def _cell(x: Tensor, edges: Tensor) -> tuple[Tensor, ...]:
@@ -122,7 +131,7 @@ class KDE:
     ``bandwidth`` is ``h``; ``None`` takes the one of largest :meth:`leave_one_out` likelihood (R. Duin, 1976, IEEE
     Transactions on Computers). Of more than ``most_rows`` rows, that many, drawn with a fixed seed, choose, and their
     ``h`` is multiplied by ``(most_rows / n)^(1 / (D + 4))``, the rate at which the best one shrinks. ``fit`` sets
-    ``bandwidth``; it raises ValueError if it must choose and every row has an exact copy, for then ``h = 0`` would win.
+    ``bandwidth``; it raises ValueError if it must choose and most rows have exact copies, for then ``h = 0`` would win.
     """
 
     most_rows = 4096
@@ -156,8 +165,9 @@ class KDE:
         if n > KDE.most_rows:
             rows = torch.randperm(n, generator=torch.Generator().manual_seed(0))[: KDE.most_rows].to(points.device)
             return KDE._choose(points[rows]) * (KDE.most_rows / n) ** (1 / (dim + 4))
-        if (points.unique(dim=0, return_counts=True)[1] > 1).all():
-            raise ValueError("x: expected rows that differ, but every row has an exact copy; pass a bandwidth")
+        counts = points.unique(dim=0, return_counts=True)[1]
+        if counts[counts > 1].sum() > n / 2:  # the spacing of a discrete grid would choose, not the shape
+            raise ValueError("x: expected rows that differ, but most rows have an exact copy; pass a bandwidth")
         nearest = torch.cat([d2.amin(1) for d2 in KDE._others(points, math.inf)])
         high = (2 * points.var(0).mean()).sqrt()
         low = (nearest.mean() / dim).sqrt().clamp_min(1e-7 * high)  # rounding hides what is nearer
@@ -264,15 +274,16 @@ class GaussianMixture:
 
     def fit(self, x: Tensor, generator: torch.Generator | None = None) -> "GaussianMixture":
         data = _data(x)
-        distinct = len(data.unique(dim=0)) if self.components > 1 else 1
-        if self.components > distinct:
-            raise ValueError(f"components: expected at most the {distinct} distinct rows of x, got {self.components}")
         spread = data.std(0, correction=0)
         varies = (data.amax(0) > data.amin(0)) & (spread > 0)
         if not varies.any():
             raise ValueError(f"x: expected rows that differ, got {len(data)} times the same")
         scale = torch.where(varies, spread, spread[varies].mean())  # of a constant column: the mean of the others
-        share = self._nearest_seed((data - data.mean(0)) / scale, generator or torch.Generator().manual_seed(0))
+        z = (data - data.mean(0)) / scale
+        distinct = len(z.unique(dim=0)) if self.components > 1 else 1  # rounding joins rows close beside a far one
+        if self.components > distinct:
+            raise ValueError(f"components: expected at most the {distinct} distinct rows of x, got {self.components}")
+        share = self._nearest_seed(z, check_generator(generator) or torch.Generator().manual_seed(0))
         self.history = []
         while len(self.history) < self.steps:
             self._maximise(data, share, scale)
@@ -289,8 +300,10 @@ class GaussianMixture:
         """Each row's nearest of K rows drawn far apart, as shares of zero and one, ``(N, K)``."""
         seeds = z[_pick(torch.ones_like(z[:, 0]), 1, generator)]
         while len(seeds) < self.components:
-            seeds = torch.cat([seeds, z[_pick(torch.cdist(z, seeds).amin(1).square(), 1, generator)]])
-        return F.one_hot(torch.cdist(z, seeds).argmin(1), self.components).to(z)
+            seeds = torch.cat(
+                [seeds, z[_pick(torch.cdist(z, seeds, compute_mode=EXACT).amin(1).square(), 1, generator)]]
+            )
+        return F.one_hot(torch.cdist(z, seeds, compute_mode=EXACT).argmin(1), self.components).to(z)
 
     def _maximise(self, x: Tensor, share: Tensor, scale: Tensor):
         """The M step: each component takes the weighted mean and covariance of the rows, each row by its share."""
