@@ -25,10 +25,10 @@ test: html  ## run every test: the library, the notebooks, the site (more option
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(args) tests book labs
 
 notebooks: $(INSTALLED)  ## re-run the notebooks and store their outputs (some of them: only=labs or only=PATH)
-	@OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py $(only)
+	@OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py $(if $(only),"$(only)")
 
-lab: $(INSTALLED)  ## open the labs in JupyterLab
-	@$(PY) -m jupyterlab labs
+lab: $(INSTALLED)  ## open the labs in JupyterLab (the chapters are in book/)
+	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/labs
 
 lint: $(INSTALLED)  ## check the style of code and notebooks
 	@$(PY) -m ruff check .
@@ -40,5 +40,9 @@ address: $(INSTALLED)  ## write the repository's address of _config.yml into not
 clean:  ## remove what was built (.venv stays)
 	@rm -rf _build .pytest_cache .ruff_cache
 
+# The environment is made anew where it belongs to another folder (a copy, a move) or its Python is gone.
+ifneq ($(shell .venv/bin/python -c '' 2>/dev/null && cat $(INSTALLED) 2>/dev/null),$(CURDIR))
+.PHONY: $(INSTALLED)
+endif
 $(INSTALLED): requirements.txt pyproject.toml tools/install.sh
-	@bash tools/install.sh
+	@PYTHON="$(PYTHON)" bash tools/install.sh

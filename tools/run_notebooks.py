@@ -90,7 +90,7 @@ def main():
         try:
             run(path)
             print("stored")
-        except (CellExecutionError, FileNotFoundError) as error:
+        except (CellExecutionError, FileNotFoundError, nbformat.reader.NotJSONError) as error:
             print("FAILED", re.sub(r"\x1b\[[0-9;]*m", "", str(error)), sep="\n")
             failed.append(str(path))
     if failed:
