@@ -1,4 +1,4 @@
-"""check_model passes 100 correct models and catches each planted bug by the check meant for it.
+"""check_model passes over 100 correct models and catches each planted bug by the check meant for it.
 
 The models are small and written here. A bug is a subclass that differs in one method, and the correct class beside it
 passes, so nothing else is at fault. Seeds are fixed; over seeds a random check raises a false alarm about once in 1e6.
@@ -326,6 +326,20 @@ class TinyAutoencoder(nn.Module):
         return (self.decode(self.encode(x)) - x).square().sum(1).mean()
 
 
+class Pareto:
+    """``p(x, y) = 1 / (x y)^2`` above one: tails without a mean, and a jump at the edges."""
+
+    event_shape = (2,)
+
+    def log_prob(self, x):
+        check_data(x, self.event_shape)
+        return torch.where((x > 1).all(1), -2 * x.clamp_min(1).log().sum(1), -math.inf)
+
+    def sample(self, n, generator=None):
+        like = torch.empty(0, dtype=torch.float64)
+        return 1 / (1 - rand(check_count(n), 2, like=like, generator=generator))
+
+
 def bits(dim, n=16):
     return torch.randint(0, 2, (n, dim)).float()
 
@@ -342,6 +356,12 @@ def fitted(name, dim):
     build |= {"mixture": lambda: GaussianMixture(2), "basis": BasisDensity, "kde32": lambda: KDE(0.4)}
     x = x if name == "kde32" else x.double()
     return build[name]().fit(x), x[::20]
+
+
+def far(dim, gap, share):
+    x = torch.randn(400, dim, dtype=torch.float64)
+    x[int(400 * share) :] += gap
+    return GaussianMixture(2).fit(x), x[:9]
 
 
 CORRECT = {}
@@ -369,6 +389,13 @@ CORRECT |= {
     "fit-knn-3": (lambda: fitted("knn", 3), 0),
 }
 CORRECT |= {f"fit-mixture-{d}": (lambda d=d: fitted("mixture", d), 0) for d in (1, 2, 3)}
+CORRECT |= {
+    f"far-{d}-{gap}-{share}": (lambda d=d, gap=gap, share=share: far(d, gap, share), 0)
+    for d in (1, 2)
+    for gap in (50, 100, 300)
+    for share in (0.5, 0.9)
+}
+CORRECT |= {f"pareto-{s}": (lambda: (Pareto(), Pareto().sample(9)), s) for s in range(2)}
 # Sorted draws against sorted uniforms: a larger batch has less noise, so this loss depends on the batch's size.
 SKIPS = {"neural": ["loss_mean"]}
 
@@ -404,6 +431,31 @@ def test_options():
     assert "save_load" in check_model(model, x, fresh=lambda: Coupling(3))
     with pytest.raises(ValueError, match="skip: expected names among shapes.*got nonsense"):
         check_model(model, x, skip=["nonsense"])
+
+
+ROWS = torch.ones(4, 3)
+UNFIT = {
+    "x": (None, [[1.0] * 3], ROWS.numpy(), "x", ROWS / 0, ROWS * math.nan, ROWS[:0], ROWS.long(), ROWS[0, 0]),
+    "samples": (-5, 0, "a", 2.5, None),
+    "seed": ("a", -1, 0.5, None),
+    "tolerance": (math.nan, 0, -1, math.inf, "a", None),
+    "skip": (None, "samples", 3, [3], ["nonsense"]),
+    "fresh": (3, "a", ROWS),
+    "model": (Flow, GaussianMixture, GaussianMixture(2), KDE(), None, "a", ROWS),
+}
+
+
+@pytest.mark.parametrize("name, bad", [(name, bad) for name, values in UNFIT.items() for bad in values])
+def test_bad_arguments_are_refused_by_name(name, bad):
+    arguments = {"model": Flow(3), "x": ROWS} | {name: bad}
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        check_model(**arguments)
+
+
+def test_integers_are_data_where_there_are_levels():
+    assert check_model(IntegerMasked(3, 4), torch.ones(4, 3).long())
+    with pytest.raises(TypeError, match="^x: expected"):
+        check_model(IntegerMasked(3, 4), torch.ones(4, 3).bool())
 
 
 def test_a_state_on_the_edge_of_a_set_raises_no_false_alarm():
@@ -515,6 +567,27 @@ class Dropped:
 
 for dim in (1, 2, 5):
     BUGS[f"ModeDropped{dim}"] = "samples", lambda dim=dim: Mixture(dim), lambda dim=dim: reals(dim), Dropped
+
+
+class FarModeNotInTheDensity:
+    def log_prob(self, x):
+        return torch.where(check_data(x)[:, 0] > 20, -(x**2).sum(1), super().log_prob(x))
+
+
+class FarModeOfDensityZero:
+    def log_prob(self, x):
+        return super().log_prob(x).where(x[:, 0] < 20, -math.inf)
+
+
+class FarModesTenPercentTooMuch:
+    def log_prob(self, x):
+        return super().log_prob(x) + math.log(1.1)
+
+
+for change in (FarModeNotInTheDensity, FarModeOfDensityZero, FarModesTenPercentTooMuch):
+    for dim in (1, 2):
+        parts = ((lambda dim=dim, i=i: far(dim, 300, 0.9)[i]) for i in (0, 1))
+        BUGS[f"{change.__name__}{dim}"] = "samples", *parts, change
 
 
 @bug("samples", lambda: Affine(2), R2)
