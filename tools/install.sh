@@ -12,7 +12,7 @@ if [ -z "${found:-}" ]; then
     echo "Install one of them, or name it: make book PYTHON=/path/to/python3.12" >&2
     exit 1
 fi
-if [ "$found" != .venv/bin/python ] || [ "$(cat .venv/.installed 2>/dev/null)" != "$PWD" ]; then
+if [ "$found" != .venv/bin/python ] || [ "$(cat .venv/.installed 2>/dev/null)" != "$(pwd -P)" ]; then
     if [ "$found" = .venv/bin/python ]; then found=$(.venv/bin/python -c 'import sys; print(sys._base_executable)'); fi
     rm -rf .venv
     "$found" -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
@@ -20,4 +20,4 @@ fi
 echo "Installing the course into .venv (some minutes, once) ..."
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-pwd > .venv/.installed
+pwd -P > .venv/.installed  # as make has it in CURDIR: without symbolic links
