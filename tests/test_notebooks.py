@@ -45,6 +45,7 @@ def name(path: Path) -> str:
         ("[nan, inf, 3]", "[nan, inf, 3]"),
         ("0.51 of 12, torch 2.13.0", "0.51 of 12, torch 2.13.0"),
         ("12.30s", "12.31s"),
+        (f'<img alt="a" src="{"Ab1+" * 60}=="> 3 points', f'<img alt="a" src="{"/9zQ" * 70}"> 3 points'),
     ],
 )
 def test_agree(stored, new):
@@ -73,6 +74,9 @@ def test_agree(stored, new):
         ("float32", "float64"),
         ("", "0.5"),
         ("True", ""),
+        (f"{'Ab1+' * 60} 3 points", f"{'Ab1+' * 60} 4 points"),
+        ("Ab1+" * 60, "Ab1+" * 40),
+        ("Ab1+" * 40, "Ab2+" * 40),
     ],
 )
 def test_disagree(stored, new):
