@@ -5,6 +5,8 @@ or within ATOL; a cell widens that in its metadata: ``{"nbval": {"rtol": 0.02, "
 and LaTeX are compared, figures only counted, and so are the pictures and weights that HTML carries in base64. White
 space is not compared, since a longer number moves a column. A cell that was never run fails.
 
+After the cells of a notebook in book/, the code of its folded solutions runs in the same kernel: it must not raise.
+
 It stands at the root, and not in tests/, so that ``pytest book/foundations/one.ipynb`` loads it too.
 """
 
@@ -15,13 +17,16 @@ import tempfile
 from collections import defaultdict
 
 import pytest
+from nbformat.v4 import new_code_cell
 from nbval.kernel import RunningKernel
-from nbval.plugin import IPyNbCell
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 RTOL, ATOL = 1e-3, 1e-12
 # Not part of a word or a version (1.2.3), and "12." is a whole number that ends a sentence.
 DECIMAL = re.compile(r"(?<![\w.])[-+]?(?:\d*\.\d+|\d+\.?(?=[eE][-+]?\d))(?:[eE][-+]?\d+)?(?!\.?\d)")
 PROFILE, PATCH = pytest.StashKey[str](), pytest.MonkeyPatch()
+SOLUTION = re.compile(r"<details>\s*<summary>[^<]*Solution[^<]*</summary>(.*?)</details>", re.S)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 BASE64 = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 
 
@@ -81,6 +86,21 @@ def execute_cell_input(self, cell_input, allow_stdin=None):
     return self.kc.execute(cell_input, allow_stdin=allow_stdin, stop_on_error=False, store_history=True)
 
 
+def solutions(nb) -> list[str]:
+    """The code of each folded solution of a notebook."""
+    texts = (cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    return ["\n".join(PYTHON.findall(solution)) for text in texts for solution in SOLUTION.findall(text)]
+
+
+def collect(self, cells=IPyNbFile.collect):
+    """nbval's cells, then the solutions as cells of their own; those of a lab are the tests of the labs' matter."""
+    yield from cells(self)
+    for i, source in enumerate(solutions(self.nb) if "labs" not in self.path.parts else [], start=1):
+        cell = new_code_cell(source, metadata={"solution": True})
+        yield IPyNbCell.from_parent(self, name=f"Solution {i}", cell_num=i, cell=cell, options=defaultdict(bool))
+
+
+IPyNbFile.collect = collect
 IPyNbCell.compare_outputs = compare_outputs
 RunningKernel.execute_cell_input = execute_cell_input
 
@@ -88,7 +108,9 @@ RunningKernel.execute_cell_input = execute_cell_input
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item):
     """nbval passes a cell that was never run: it has nothing to compare with."""
-    if isinstance(item, IPyNbCell) and item.cell.execution_count is None and item.cell.source.strip():
+    if not isinstance(item, IPyNbCell) or "solution" in item.cell.metadata:
+        return
+    if item.cell.execution_count is None and item.cell.source.strip():
         item.raise_cell_error("the cell was never run: it has no stored outputs to compare with")
 
 

@@ -151,9 +151,9 @@ def run(folder: Path, notebook: str) -> dict[int, bool]:
         environment.pop(key, None)
     command = [sys.executable, "-m", "pytest", "-rA", "--color=no", "-p", "no:cacheprovider", notebook]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    found = re.findall(r"^(PASSED|FAILED) \S+::Cell (\d+)", done.stdout, re.M)
+    found = re.findall(r"^(PASSED|FAILED) \S+::(Cell|Solution) (\d+)", done.stdout, re.M)
     assert found, done.stdout + done.stderr
-    return {int(cell): verdict == "PASSED" for verdict, cell in found}
+    return {int(cell) if kind == "Cell" else f"{kind} {cell}": verdict == "PASSED" for verdict, kind, cell in found}
 
 
 def test_the_comparison_on_planted_cells(tmp_path):
@@ -161,6 +161,18 @@ def test_the_comparison_on_planted_cells(tmp_path):
     passed = run(tmp_path, "cases.ipynb")
     wrong = [CASES[i] for i in range(len(CASES)) if passed[i] != CASES[i][3]]
     assert not wrong, wrong
+
+
+def test_the_folded_solutions_run_after_the_cells(tmp_path):
+    """In the notebook's own kernel, in order; words and figures are not compared, an error fails."""
+    code = ["y = x + 1", "assert y == 2, y", "assert y == 3, y", "print(undefined)"]
+    solved = "<details><summary>Solution</summary>\n\nThus:\n\n```python\n{}\n```\n\n</details>"
+    hint = "<details><summary>Hint</summary>\n\n```python\nraise ValueError\n```\n\n</details>"
+    nb = small_notebook([("x = 1", [], {}, True)])
+    nb.cells.append(nbformat.v4.new_markdown_cell("\n\n".join([hint, *map(solved.format, code)])))
+    nbformat.write(nb, tmp_path / "solved.ipynb")
+    right = {"Solution 1": True, "Solution 2": True, "Solution 3": False, "Solution 4": False}
+    assert run(tmp_path, "solved.ipynb") == {0: True, **right}
 
 
 def test_a_changed_library_or_a_changed_output_fails_a_real_notebook(tmp_path):
