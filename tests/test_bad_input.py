@@ -13,6 +13,7 @@ import torch
 
 from genlib import data, metrics, plots
 from genlib.course import check
+from genlib.models.autoencoders import Autoencoder, DenoisingAutoencoder, gaussian_noise
 from genlib.models.density import KDE, KNN, BasisDensity, GaussianMixture, Histogram, NeuralCDF
 from genlib.nets import mlp
 from genlib.testing import check_model
@@ -68,6 +69,8 @@ def fitted():
 
 
 MODELS = fitted()
+NARROW = Autoencoder(mlp(3, 2), mlp(2, 3)).double()
+DENOISER = DenoisingAutoencoder(mlp(3, 7), gaussian_noise(0.5)).double()
 TAKES_DATA = {  # entry: the call, the width it wants, and whether it knows that width
     "Histogram().fit": (Histogram().fit, 3, False),
     "Histogram.risk": (lambda x: Histogram.risk(x, [2, 3]), 3, False),
@@ -80,6 +83,12 @@ TAKES_DATA = {  # entry: the call, the width it wants, and whether it knows that
     **{f"{name}.log_prob": (model.log_prob, d, True) for name, (model, d) in MODELS.items()},
     "NeuralCDF.cdf": (MODELS["NeuralCDF"][0].cdf, 1, True),
     "NeuralCDF.loss": (MODELS["NeuralCDF"][0].loss, 1, True),
+    "Autoencoder.encode": (NARROW.encode, 3, True),
+    "Autoencoder.error": (NARROW.error, 3, True),
+    "Autoencoder.loss": (NARROW.loss, 3, True),
+    "DenoisingAutoencoder.loss": (DENOISER.loss, 3, True),
+    "DenoisingAutoencoder.chain": (lambda x: DENOISER.chain(x, 2), 3, True),
+    "DenoisingAutoencoder.log_prob_given": (lambda x: DENOISER.log_prob_given(x, GOOD[3]), 3, True),
     "metrics.nll": (partial(metrics.nll, MODELS["KDE"][0]), 3, True),
     "data.toy_log_prob": (partial(data.toy_log_prob, "moons"), 2, True),
     "plots.points": (lambda x: plots.points(plots.panels()[1], x), 2, True),
@@ -115,6 +124,9 @@ TAKES_COUNT = {  # entry: the call, the argument's name, and the values that mea
     "BasisDensity": (BasisDensity, "terms", (None, 0)),
     "NeuralCDF": (NeuralCDF, "hidden", ()),
     **{f"{k}.sample": (m.sample, "n", ()) for k, (m, _) in MODELS.items() if hasattr(m, "sample")},
+    "DenoisingAutoencoder.chain": (partial(DENOISER.chain, GOOD[3]), "steps", ()),
+    "DenoisingAutoencoder": (lambda n: DenoisingAutoencoder(mlp(3, 7), len, walkback=n), "walkback", (0,)),
+    "two_sample_test": (partial(metrics.two_sample_test, GOOD[3], GOOD[3]), "permutations", ()),
     "toy": (partial(data.toy, "moons"), "n", ()),
     "mlp": (lambda n: mlp(3, n, 1), "sizes", ()),
     "panels, rows": (plots.panels, "rows", ()),
