@@ -1,1 +1,1 @@
-"""The questions of the quizzes, one file a chapter. A wheel carries this folder as the package genlib.quizzes."""
+"""The questions of the quizzes, one file a chapter: package genlib.quizzes."""
