@@ -1,8 +1,11 @@
 """Run notebooks on the CPU and store their outputs, without what changes from run to run or from machine to machine.
 
+How long each took is noted in book/run-times.yml, which the page of study paths reads.
+
 python tools/run_notebooks.py [notebook or folder ...]      (all notebooks of book/ and labs/ when none is named)
 """
 
+import math
 import os
 import re
 import sys
@@ -10,10 +13,12 @@ from pathlib import Path
 
 import address
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
+TIMES = ROOT / "book" / "run-times.yml"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PATHS = [  # what a stored output may not say of the machine that ran it
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "/tmp/ipykernel_00000/000000.py"),
@@ -82,14 +87,33 @@ def run(path: Path):
     os.replace(part, path)
 
 
+def processor_time() -> float:
+    """Seconds of all kernels that have ended: with one thread the time on the clock, whatever else the machine does."""
+    return os.times().children_user + os.times().children_system
+
+
+def note_time(name: str, seconds: float, times: Path = TIMES) -> None:
+    """Note how long the notebook ``name`` took, in steps of 5 s; a third or 5 s more or less than noted is noise."""
+    noted = yaml.safe_load(times.read_text("utf8"))
+    before = noted["seconds"].get(name)
+    if before is None or abs(seconds - before) > max(before / 3, 5):
+        noted["seconds"][name] = 5 * math.ceil(seconds / 5)
+        head = "".join(line for line in times.read_text("utf8").splitlines(True) if line.startswith("#"))
+        times.write_text(head + yaml.safe_dump(noted, sort_keys=True), "utf8")
+
+
 def main():
     os.environ.update(CUDA_VISIBLE_DEVICES="", PYTHONHASHSEED="0")
     failed = []
     for path in notebooks(sys.argv[1:]):
         print(f"{path} ... ", end="", flush=True)
         try:
+            start = processor_time()
             run(path)
             print("stored")
+            if path.resolve().is_relative_to(ROOT):
+                name = path.resolve().relative_to(ROOT).with_suffix("").as_posix()
+                note_time(name, processor_time() - start)
         except (CellExecutionError, FileNotFoundError, nbformat.reader.NotJSONError) as error:
             print("FAILED", re.sub(r"\x1b\[[0-9;]*m", "", str(error)), sep="\n")
             failed.append(str(path))
