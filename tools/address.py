@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACEHOLDER = "deep-generative-models/course-that-runs"
-TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "book/teaching.md"]
 INSTALL = """import sys
 
 if "google.colab" in sys.modules:
