@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book html test notebooks lab lint address clean
+.PHONY: help book html pdf test notebooks lab lint address clean
 
 PORT ?= 8000
 only ?=
@@ -19,6 +19,9 @@ book: $(INSTALLED)  ## build the book and serve it on http://127.0.0.1:8000 (ano
 
 html: $(INSTALLED)  ## build the book into _build/html, warnings as errors
 	@$(PY) tools/build.py
+
+pdf: $(INSTALLED)  ## print the book into _build/genlib-course.pdf, with xelatex
+	@$(PY) tools/pdf.py
 
 test: html  ## run every test: the library, the notebooks, the site (more options for pytest: args="-k vae")
 	@$(PY) tools/browser.py

@@ -20,6 +20,22 @@
     });
   }
 
+  // A page is printed in the light, with its solutions open, and looks afterwards as it did before.
+  let undo = [];
+  window.addEventListener("beforeprint", () => {
+    const root = document.documentElement, theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    undo.push(() => { root.dataset.theme = theme; });
+    document.querySelectorAll("article details:not(.hide):not([open])").forEach((fold) => {
+      fold.open = true;
+      undo.push(() => { fold.open = false; });
+    });
+  });
+  window.addEventListener("afterprint", () => {
+    undo.forEach((step) => step());
+    undo = [];
+  });
+
   document.addEventListener("DOMContentLoaded", mend);
   window.addEventListener("resize", mend);
   window.addEventListener("load", () => {
