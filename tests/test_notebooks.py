@@ -241,7 +241,8 @@ def problems(path: Path) -> list[str]:
             tolerance(cell)
         except ValueError as error:
             found.append(f"{where}{error}")
-        shows = any("image/png" in o.get("data", {}) and "text/html" not in o.data for o in cell.outputs)
+        kinds = [o.get("data", {}) for o in cell.outputs]
+        shows = any("image/png" in k and "genlib-live" in k.get("text/html", "genlib-live") for k in kinds)
         book = cell.metadata.get("mystnb", {})
         said = [book.get("image", {}).get("alt"), *map(book.get("figure", {}).get, ("caption", "name"))]
         if shows and not all(said):
@@ -257,7 +258,7 @@ def chapter_problems(path: Path) -> list[str]:
     box = texts[0] if texts else ""
     wanted = {"Sources": box, "You will be able to": box, "You need": box, "Run time": box}
     found = [f"the first cell lacks {word!r}" for word, place in wanted.items() if word.lower() not in place.lower()]
-    heads = ["The question", "Summary", "Exercises", "Further reading"]
+    heads = ["The question", "Summary", "Quiz", "Exercises", "Further reading"]
     found += [f"no heading {head!r}" for head in heads if not re.search(rf"^#+ {head}\s*$", text, re.M | re.I)]
     exercises = re.search(r"^## Exercises\s*$(.*?)(?=^## |\Z)", text, re.M | re.S | re.I)
     parts = re.split(r"^(?=\*\*\d+\.|\*\*Exercise|### )", exercises[1] if exercises else "", flags=re.M)[1:]
@@ -337,6 +338,8 @@ def planted(tmp_path, **changes):
         ({"source": "# NBVAL_SKIP\nx = 1"}, "not compared"),
         ({"metadata": {"nbval": {"rtol": 7}}}, "rtol"),
         ({"outputs": [new_output("display_data", {"image/png": "A"})]}, "alt text"),
+        ({"outputs": [new_output("display_data", {"image/png": "A", "text/html": "genlib-live"})]}, "alt text"),
+        ({"outputs": [new_output("display_data", {"image/png": "A", "text/html": "a table"})]}, None),
     ],
 )
 def test_a_fault_of_form_is_caught(tmp_path, changes, word):
@@ -350,6 +353,8 @@ GOOD = """# Title
 ## The question
 
 ## Summary
+
+## Quiz
 
 ## Exercises
 
@@ -372,6 +377,7 @@ So.
         ("**Sources.**", "", "Sources"),
         ("**Run time.**", "", "Run time"),
         ("## Summary", "", "Summary"),
+        ("## Quiz", "", "Quiz"),
         ("**1. Do it.** How?", "", "no exercises"),
         ("\n\nSo.\n", "\nSo.\n", "exercise 1"),
         ("## Further", "**2. And this.** Why?\n\n## Further", "exercise 2"),
