@@ -690,7 +690,7 @@ function start(root) {
     });
     const numbers = spec.says.map((label, i) => [label, number(outputs[i].data[0])]);
     says?.replaceChildren();
-    numbers.forEach(([label, value], i) => rich(`${i ? "   " : ""}${label} = ${value}`, says));
+    numbers.forEach(([label, value], i) => rich(`${i ? ", " : ""}${label} = ${value}`, says));
     root.dataset.draws = 1 + Number(root.dataset.draws ?? 0);
     root.dataset.milliseconds = performance.now() - before;
     clearTimeout(quiet);  // a screen reader hears where the reader stopped, not every value on the way

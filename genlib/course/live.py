@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -319,7 +320,7 @@ def _picture(views, parts, controls, says) -> str:
             view.draw(ax, *outputs)
         told = {c.label: _number(c.value, isinstance(c.step, int)) for c in controls if isinstance(c, Slider)}
         told |= {label: _number(x.item()) for label, x in says.items()}
-        axes[0, 0].set_title(", ".join(f"{label} = {value}" for label, value in told.items()))
+        axes[0, 0].set_title(textwrap.fill(", ".join(f"{label} = {value}" for label, value in told.items()), 72))
         file = io.BytesIO()
         figure.savefig(file, metadata={"Software": None})
     finally:
