@@ -152,16 +152,17 @@
   }
 
   function accept(text) {
-    const typed = String(text).toLowerCase().replace(/[^a-z0-9]/g, "");
+    const line = /[a-z-]+\W*\d+\W*\w{4}\W*$/i.exec(text)?.[0] ?? String(text); // the whole line may be pasted
+    const typed = line.toLowerCase().replace(/[^a-z0-9]/g, "");
     for (const page of study.pages.filter((each) => each.lab)) {
       const name = page.lab.replace(/[^a-z0-9]/g, "");
       const [, number, check] = (typed.startsWith(name) && /^(\d+)(\w{4})$/.exec(typed.slice(name.length))) || [];
       if (!number || check.replace(/o/g, "0").replace(/[il]/g, "1") !== checksum(`${page.lab}-${number}`)) continue;
       const gaps = Number(number);
       if (gaps > page.gaps) return `This code is of another version of the lab. Run the lab's last cell again.`;
-      if (gaps > (load().get(`lab:${page.lab}`)?.gaps ?? 0))
-        window.courseProgress.set(`lab:${page.lab}`, { on: today(), gaps });
-      return `${page.title}: accepted. ${gaps === page.gaps ? "The lab is done." : "Well begun."}`;
+      const before = load().get(`lab:${page.lab}`)?.gaps ?? 0;
+      if (gaps > before) window.courseProgress.set(`lab:${page.lab}`, { on: today(), gaps });
+      return `${page.title}: accepted. ${Math.max(gaps, before) === page.gaps ? "The lab is done." : "Well begun."}`;
     }
     return "This is no code of a lab. Compare it with what the lab's last cell prints, such as density-3-A1B2.";
   }
@@ -361,6 +362,8 @@
           button("Forget it", () => {
             localStorage.removeItem(ASIDE);
             tell();
+            say("It was forgotten.");
+            choice.focus();
           }));
     };
   }

@@ -132,7 +132,7 @@
       const given = kind.read(), { ask: request, right, says } = kind.judge(given);
       if (request) return say("", request);
       const again = JSON.stringify(given) === JSON.stringify(record?.answer);
-      record = { right: Boolean(right), answer: given, tries: (record?.tries ?? 0) + (again ? 0 : 1) };
+      record = { right: Boolean(right || record?.right), answer: given, tries: (record?.tries ?? 0) + (again ? 0 : 1) };
       return say(right ? "right" : "wrong", ...says);
     }
     function reset() {
@@ -161,13 +161,14 @@
     try {
       const kept = window.courseProgress.get(key);
       kind.write(kept.answer);
-      record = { answer: kind.read(), tries: Number(kept.tries) || 1 };
+      record = { right: kept.right === true, answer: kind.read(), tries: Number(kept.tries) || 1 };
       judge();
     } catch { /* nothing kept, or by another version of the question, or damaged */ }
     if (!li.dataset.state) reset();
     return {
       right: () => Boolean(record?.right), begun: () => record !== null,
       forget() { reset(); window.courseProgress?.remove(key); },
+      drop() { if (record && !window.courseProgress.get(key)) reset(); },  // removed on another page
     };
   }
 
@@ -189,6 +190,7 @@
     });
     root.append(make("div", { class: "acts score" }, score, again));
     window.courseProgress?.set(`quiz:${root.dataset.quiz}`, { total: questions.length });
+    window.courseProgress?.subscribe(() => { questions.forEach((q) => q.drop()); count(); });
     count();
   }
 
