@@ -255,6 +255,7 @@ raise Stop""",
         "without a message",
     ),
     "crash": ("ctypes.string_at(0)", "no verdict", "crashed: Segmentation fault"),
+    "close the answer and sleep": ("os.closerange(3, 1000)\ntime.sleep(1e6)", "hung", "no end within 2 seconds"),
     "never end": ("while True: pass", "hung", "no answer within 2 seconds"),
     "sleep and ignore signals": (
         """

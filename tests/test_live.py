@@ -64,7 +64,7 @@ def in_page(page, tape, inputs):
 
 def check(page, function, *inputs, tolerance=1e-6, precision="fp32"):
     """Record at the inputs, run in the page at others of the same shape too, and compare with torch."""
-    _, tape = record(function, inputs, precision=precision)
+    _, tape, _ = record(function, inputs, precision=precision)
     for values in (inputs, [x + 0.1 * torch.rand_like(x) if x.is_floating_point() else x for x in inputs]):
         result = function(*[x.clone() for x in values])
         wanted = [x.detach().double() for x in (result if isinstance(result, (tuple, list)) else [result])]
@@ -310,6 +310,7 @@ LAYERS = {
     "layer norm": lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.PReLU(), nn.RMSNorm(6)),
     "dropout": lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.ReLU(inplace=True), nn.Linear(6, 2)),
     "recurrent": lambda: nn.Sequential(nn.RNNCell(4, 3), nn.Softmax(1)),
+    "transformer": lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
     "spectral": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
     **{
         f"mlp {f.__name__}": lambda f=f: nn.Sequential(nn.Linear(4, 40), f(), nn.Linear(40, 40), f(), nn.Linear(40, 3))
@@ -388,6 +389,20 @@ def in_place(x):
 
 def test_in_place_changes_and_views(page):
     check(page, in_place, X)
+
+
+def masked(x):
+    a, columns = x.clone(), torch.tensor([True, False, True, False])
+    a[:, columns] = 2 * x[:, columns]
+    a[X > 0.2] = 0
+    return a, x[:, columns], x[X > 0.2], x[torch.tensor([2, 0]), columns.nonzero()[:, 0]]
+
+
+def test_masks_and_lookups(page):
+    lstm, table = nn.LSTM(4, 3), nn.Embedding(5, 4)
+    check(page, masked, X)
+    check(page, lambda x: lstm(x)[0], X, tolerance=1e-5)
+    check(page, lambda x, k: table(k) + x[k[None]][0], X, torch.tensor(2))
 
 
 def test_the_models_own_checks_do_no_harm(page):
@@ -473,7 +488,13 @@ def branches(h):
         (branches, "depend on the values"),
         (lambda h: line(h * h.item()), "depend on the values"),
         (lambda h: line(h) * torch.rand(5, 1), "random numbers of its own"),
-        (lambda h: line(h)[line(h)[:, 1] > 1], "index"),
+        (lambda h: line(h if abs(h - 0.5) > 0.1 else -h), "depend on the values"),
+        (lambda h: line(X.flatten()[(5 * h).long()]), r"x\[t\[None\]\]\[0\]"),
+        (lambda h: line(h)[line(h)[:, 1] > 1], "no operation 'nonzero"),
+        (lambda h: torch.exp(1j * line(h)).real, "complex numbers"),
+        (lambda h: F.conv3d(h * torch.ones(1, 1, 2, 2, 2), torch.ones(1, 1, 1, 1, 1)), "three dimensions"),
+        (lambda h: F.avg_pool2d(h * torch.ones(1, 1, 5, 5), 2, ceil_mode=True), "ceil_mode"),
+        (lambda h: (h * torch.ones(2, 3, 4))[index[0, :2] % 2, :, index[0, :2]], "an index with other dimensions"),
         (lambda h: torch.linalg.inv(h * torch.eye(2) + 1), "no operation 'linalg_inv_ex"),
         (lambda h: F.dropout(line(h)), r"or .eval\(\) for a module"),
         (lambda h: h, "shape \\(n, 2\\)"),
@@ -492,7 +513,9 @@ WRONG = [
     (lambda: Slider("", 0, 1, 0), ValueError, "label: expected a text"),
     (lambda: Slider("h", 0, math.inf, 0), TypeError, "h: expected finite numbers"),
     (lambda: Slider("h", 0, 1, "0"), TypeError, "h: expected finite numbers"),
-    (lambda: Slider("h", 0, 1, 0, step=2), ValueError, "step: expected at most"),
+    (lambda: Slider("h", 0, 1, 0, step=2), ValueError, "step: expected whole steps"),
+    (lambda: Slider("h", 0, 1, 0, step=0.3), ValueError, "step: expected whole steps"),
+    (lambda: Slider("h", 0, 1, 0.3, step=0.2), ValueError, "step: expected whole steps"),
     (lambda: Slider("h", 0, 1, 0, step=0), ValueError, "step: expected a finite number above 0"),
     (lambda: Slider("h", 0, 1, 0, log=True), ValueError, "log: expected low > 0"),
     (lambda: Slider("h", 0, 1, 0, drags="z"), ValueError, "drags: expected one of"),
@@ -510,7 +533,7 @@ WRONG = [
     (lambda: live(line, SLIDER, precision="fp8", **REST), ValueError, "precision: expected one of"),
     (lambda: live(line, SLIDER, noise="normal", **REST), ValueError, "noise: expected one of"),
     (lambda: live(lambda a, b: line(a), SLIDER, SLIDER, **REST), ValueError, "controls: expected labels that differ"),
-    (lambda: live(line, **REST), TypeError, "controls: expected Slider"),
+    (lambda: live(line, **REST), TypeError, "controls: expected at least one"),
     (lambda: live(line, 3, **REST), TypeError, "controls: expected Slider"),
     (lambda: live("line", SLIDER, **REST), TypeError, "function: expected a function"),
     (lambda: live(lambda x, t: x, SLIDER, steps=3, **REST), TypeError, "controls: expected the first state"),
@@ -746,6 +769,34 @@ def test_what_a_screen_reader_hears(show):
     assert heard == ["", "", ""]
     tab.wait_for_function("document.querySelector('[aria-live=polite]').textContent")
     assert tab.locator("[aria-live=polite]").inner_text() == "u 0.630, x 0.532"
+
+
+def test_an_output_that_was_taken_away_and_put_back(show):
+    tab = show("sampled")
+    tab.evaluate("""async () => {
+        const root = document.querySelector(".genlib-live"), place = root.parentNode;
+        const frames = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+        root.remove();
+        document.documentElement.dataset.theme = "dark";
+        root.querySelector("input").dispatchEvent(new Event("input"));
+        await frames();
+        place.append(root);
+        await frames();
+    }""")
+    tab.get_by_role("slider", name="u").focus()
+    tab.keyboard.press("ArrowRight")
+    close(settled(tab)[2], torch.tensor(0.61).logit())
+    assert tab.complaints == []
+
+
+def test_labels_cannot_end_the_script(browser):
+    view = Lines((0, 1), (0, 1), "<!--", "</script>", ["<!--<script>"])
+    page = live(line, SLIDER, view=view, name="a", alt="<b>")._repr_mimebundle_()["text/html"]
+    tab = browser.new_page()
+    tab.set_content(f"<!doctype html><body>{page}<p id=after>after</p>")
+    tab.wait_for_selector(".genlib-live input")
+    assert tab.locator("body > #after").inner_text() == "after"
+    tab.close()
 
 
 def test_twice_on_one_page(show):

@@ -182,9 +182,10 @@ def program(cells: list[str], gap: str, function: str, stand_ins: dict[str, str]
     kept = []
     for statement in body:
         call = getattr(statement, "value", None)
-        if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] == "check" and len(call.args) == 2:
-            if ast.unparse(call.args[0]) == repr(gap):
-                answer = call.args[1]
+        if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] == "check":
+            given = [*call.args, *(keyword.value for keyword in call.keywords)]
+            if len(given) == 2 and ast.unparse(given[0]) == repr(gap):
+                answer = given[1]
         elif not names(statement)[0] & stand_ins.keys():
             kept.append(statement)
     kept += [s for source in stand_ins.values() for s in ast.parse(source).body]
@@ -314,6 +315,8 @@ class Workers:
             elif len(reply := reply + more) > MAX_ANSWER:
                 fault = f"an answer of more than {MAX_ANSWER // 10**6} MB"
         os.close(read_reply)
+        if not fault and not select.select([self.socket], [], [], max(1, end - time.monotonic()))[0]:
+            fault = f"no end within {self.seconds:g} seconds"  # it closed the pipe and lives on
         if fault:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)

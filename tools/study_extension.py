@@ -48,6 +48,9 @@ def course(root: Path) -> tuple[dict[str, Page], dict]:
     names = build.pages(yaml.safe_load((root / "_toc.yml").read_text("utf8")))
     files = {name: root / f"{name}.ipynb" for name in names}
     cells = {name: json.loads(file.read_text("utf8"))["cells"] for name, file in files.items() if file.is_file()}
+    for name, inside in cells.items():
+        if not inside or not "".join(inside[0]["source"]).startswith("# "):
+            raise ExtensionError(f"{name}.ipynb: expected a first cell that begins with a title, # ...")
     pages = {name: measured(root, name, cells[name], plan["reader"], times["seconds"].get(name, 0)) for name in cells}
     titles = {page.title: name for name, page in pages.items() if not page.lab}
     for name, page in pages.items():

@@ -66,7 +66,7 @@
   function setAside(text, entries) {
     try {
       localStorage.removeItem(KEY); // first, since a full storage has no room for both
-      localStorage.setItem(ASIDE, text);
+      localStorage.setItem(ASIDE, [localStorage.getItem(ASIDE), text].filter(Boolean).join("\n"));
       if (entries.size) localStorage.setItem(KEY, write(entries));
     } catch {
       stuck = true;
@@ -76,7 +76,10 @@
     }
   }
 
-  // Reads anew before it writes, so that nothing is lost that another tab has written since.
+  // Reads anew before it writes, so that nothing is lost that another tab has written since. Yet browsers give each
+  // tab a copy of the storage, which lags: a tab that had not seen what this one wrote may write over it.
+  const recent = new Map();
+
   function change(edit) {
     const before = load(), after = new Map(before);
     edit(after);
@@ -84,6 +87,8 @@
       if (stuck) throw new Error("damaged data are in the way");
       localStorage.setItem(KEY, write(after));
       unsaved.clear();
+      for (const [key, value] of after) if (before.get(key) !== value) recent.set(key, [Date.now(), value]);
+      for (const key of before.keys()) if (!after.has(key)) recent.delete(key);
     } catch {
       for (const key of new Set([...before.keys(), ...after.keys()]))
         if (before.get(key) !== after.get(key)) unsaved.set(key, after.get(key));
@@ -97,7 +102,10 @@
     });
 
   window.addEventListener("storage", (event) => {
-    if (event.key === KEY || event.key === null) tell(); // null: another tab has cleared everything
+    const now = load(), lost = [...recent].filter(([key, [at]]) => Date.now() - at < 2000 && !now.has(key));
+    if (event.key === KEY && event.newValue && lost.length)
+      change((entries) => lost.forEach(([key, [, value]]) => entries.set(key, value)));
+    else if (event.key === KEY || event.key === null) tell(); // null: another tab has cleared everything
   });
   window.addEventListener("pageshow", (event) => event.persisted && tell()); // back again: other pages may have written
 

@@ -678,6 +678,12 @@ function start(root) {
 
   function draw() {
     asked = false;
+    if (!root.isConnected) {  // JupyterLab has taken the output away, perhaps for a while only
+      theme.disconnect();
+      watching = false;
+      return;
+    }
+    if (!watching) watch();
     if (playing) {
       time.set(time.value + Math.max(1, Math.round(loop.steps / 150)));
       if (time.value < loop.steps) ask(); else time.ended();
@@ -702,8 +708,12 @@ function start(root) {
 
   new ResizeObserver(ask).observe(root);
   const theme = new MutationObserver(ask);
-  for (const page of [document.documentElement, document.body])
-    theme.observe(page, {attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "theme"]});
+  let watching = false;
+  function watch() {
+    watching = true;
+    for (const page of [document.documentElement, document.body])
+      theme.observe(page, {attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "theme"]});
+  }
   draw();
 }
 

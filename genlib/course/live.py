@@ -45,8 +45,10 @@ class Slider:
     def __post_init__(self):
         _check_range(self.label, self.low, self.high, (self.value,))
         check_choice(self.drags, (None, "x", "y"), "drags")
-        if self.step is not None and check_positive(self.step, "step") > self.high - self.low:
-            raise ValueError(f"step: expected at most the range {self.high - self.low:g}, got {self.step!r}")
+        if self.step is not None and check_positive(self.step, "step"):
+            steps = [(end - self.low) / self.step for end in (self.high, self.value)]
+            if any(abs(count - round(count)) > 1e-6 for count in steps) or steps[0] < 0.5:
+                raise ValueError(f"step: expected whole steps from low to high and to value, got {self.step!r}")
         if self.log and (self.step is not None or not self.low > 0):
             raise ValueError(f"log: expected low > 0 and no step, got low={self.low!r}, step={self.step!r}")
 
@@ -223,7 +225,9 @@ def live(function, *controls, view, name: str, alt: str, precision="fp16", steps
     check_choice(noise, (None, "normal", "uniform")[: 1 if steps is None else 3], "noise")
     if not callable(function):
         raise TypeError(f"function: expected a function, got {function!r}")
-    for i, control in enumerate(controls or [None]):
+    if not controls:
+        raise TypeError("controls: expected at least one Slider, Pad or Noise, got none")
+    for i, control in enumerate(controls):
         state = steps is not None and i == 0
         if not isinstance(control, (Noise, Tensor) if state else (Slider, Pad, Noise)):
             wanted = "the first state, Noise or a tensor" if state else "Slider, Pad or Noise"
@@ -240,24 +244,28 @@ def live(function, *controls, view, name: str, alt: str, precision="fp16", steps
     drawn = [] if noise is None else [torch.empty_like(starts[0]) for _ in range(check_count(steps, "steps"))]
     for x in drawn:
         x.normal_(generator=generator) if noise == "normal" else x.uniform_(generator=generator)
-    first, tape, values = None, None, starts
-    for k in range(5):  # at the start, then at other values, where the steps must be the same
+    first, tape, asked, values, k = None, None, False, starts, 0
+    while k < (60 if asked else 5):  # at the start, then at other values, where the steps must be the same
         given = [*values, *drawn[:1]]
         if steps is not None:
-            given.insert(1, torch.tensor((check_count(steps, "steps") - 1) * k // 4))
-        result, other = record(function, given, starts, precision)
+            given.insert(1, torch.tensor((check_count(steps, "steps") - 1) * min(k, 4) // 4))
+        result, other, asks = record(function, given, starts, precision)
         first, tape = (result, other) if tape is None else (first, tape)
         if other != tape:
             pairs = zip(tape["ops"], other["ops"], strict=False)
             where = next((f"{a} and {b}" for a, b in pairs if a != b), "in the constants or in the number of steps")
             raise ValueError(
-                "function: its steps depend on the values of the controls (use torch.where for an if), or it draws "
-                "random numbers of its own (use Noise, or .eval() for a module). The first difference is " + where
+                "function: its steps depend on the values of the controls (write torch.where for an if, x[t[None]][0] "
+                "for x[t]), or it draws random numbers of its own (use Noise, or .eval() for a module). The first "
+                f"difference is {where}"
             )
         values = [result if isinstance(c, Tensor) else c.other(k, generator) for c in controls]
+        asked, k = asked or asks, k + 1
     if steps is not None:
         if not isinstance(first, Tensor) or first.shape != starts[0].shape:
-            raise ValueError(f"function: expected the next state, {tuple(starts[0].shape)}, got {first!r}")
+            raise ValueError(
+                f"function: expected the next state, {tuple(starts[0].shape)}, got {getattr(first, 'shape', first)!r}"
+            )
         first = starts[0]
         for t in range(steps):
             with torch.no_grad():
@@ -267,7 +275,7 @@ def live(function, *controls, view, name: str, alt: str, precision="fp16", steps
     kinds = [{"kind": type(c).__name__.lower(), **(vars(c) if not isinstance(c, Tensor) else {})} for c in controls]
     loop = None if steps is None else {"steps": steps, "noise": noise}
     spec = {"views": [v.spec() for v in views], "controls": kinds, "says": list(says), "loop": loop, "tape": tape}
-    text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+    text = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     once = f'window["genlibLive-{hashlib.sha256(SCRIPT.encode()).hexdigest()[:8]}"]'
     return Live(
         name,

@@ -17,13 +17,14 @@ import yaml
 TEXT = "a text with closed $ and `", r"([^$`]|\$[^$]+\$|`[^`]+`)+"
 ID = "lower-case letters, digits and hyphens", r"[a-z0-9-]+"
 TRUE = "true", "true"
-NUMBER = "a number", r"-?\d+(\.\d+)?(e-?\d+)?"
+NUMBER = "a number", r"-?(0|[1-9]\d*)(\.\d+)?(e-?\d{1,2})?"
+PLACE = "a place from 1 to 8", r"[1-8]"
 SIZE = "a tolerance such as 0, 0.01 or 2%", r"\d+(\.\d+)?%?"
 KINDS = {  # the keys of an option; a question mark: may be left out
     "one": {"text": TEXT, "right?": TRUE, "why": TEXT},
     "several": {"text": TEXT, "right?": TRUE, "why": TEXT},
     "number": {"value": NUMBER, "check": TEXT, "right?": TRUE, "why": TEXT},
-    "order": {"text": TEXT, "place": NUMBER, "why": TEXT},
+    "order": {"text": TEXT, "place": PLACE, "why": TEXT},
 }
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\*\*(?P<strong>.+?)\*\*|\*(?P<em>.+?)\*")
 
@@ -67,8 +68,10 @@ def parse(text: str, file: str) -> list[dict]:
         loader = yaml.SafeLoader(text)
         loader.name = file
         node = loader.get_single_node() or yaml.MappingNode("", [], yaml.Mark(file, 0, 0, 0, None, None))
-    except yaml.MarkedYAMLError as error:
-        raise ValueError(f"{file}, line {error.problem_mark.line + 1}: no YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        line = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) else 1
+        what = getattr(error, "problem", None) or getattr(error, "reason", error)
+        raise ValueError(f"{file}, line {line}: no YAML: {what}") from None
     questions = _read(node, {"questions": [_question]}, "file")["questions"]
     for i, q in enumerate(questions):
         if q["id"] in [earlier["id"] for earlier in questions[:i]]:
@@ -82,7 +85,7 @@ def _fail(node, message: str):
 
 def _question(node) -> dict:
     """One question, checked: its keys, and what must agree between its options."""
-    keys = {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    keys = {str(key.value): value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
     kind = str(getattr(keys.get("kind"), "value", None))
     if kind not in KINDS:
         _fail(keys.get("kind", node), f"kind: expected one of {', '.join(KINDS)}, found {kind}")
@@ -117,7 +120,7 @@ def _read(node, shape, what: str):
     if isinstance(shape, dict):
         known, found = {key.rstrip("?"): each for key, each in shape.items()}, {}
         for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
-            if key.value not in known or key.value in found:
+            if not isinstance(key, yaml.ScalarNode) or key.value not in known or key.value in found:
                 _fail(key, f"{what}: the key {key.value!r} is repeated or unknown; expected {', '.join(known)}")
             found[key.value] = _read(value, known[key.value], key.value)
         if missing := [key for key in shape if key not in found and not key.endswith("?")]:
@@ -126,7 +129,7 @@ def _read(node, shape, what: str):
     (expected, pattern), text = shape, " ".join(str(node.value).split())
     if not isinstance(node, yaml.ScalarNode) or not re.fullmatch(pattern, text):
         _fail(node, f"{what}: expected {expected}, found {text!r}")
-    return json.loads(text) if shape in (NUMBER, TRUE) else text
+    return json.loads(text) if shape in (NUMBER, PLACE, TRUE) else text
 
 
 def _rows(q: dict) -> tuple[list[tuple], list[tuple]]:

@@ -7,6 +7,7 @@ depend on an input travels as numbers, in half precision or in bytes where there
 import base64
 import math
 import re
+import warnings
 from importlib import resources
 
 import torch
@@ -20,6 +21,7 @@ TABLE = re.search(r"^const EACH = (.*?)^// ---- end", SCRIPT, re.S | re.M)[1]
 # The names that live.js knows, and those that become such a name in Tape.add.
 KNOWN = {"_to_copy", "clone", "_unsafe_index", "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor"}
 OPS = {name for pair in re.findall(r"(\w+): |^  (\w+)\(\[", TABLE, re.M) for name in pair if name}
+INDEX = {"index", "index_put", "index_put_"}
 # What depends on the shape of its argument alone.
 SHAPE_ONLY = {name for kind in ("zeros", "ones", "full", "empty") for name in (f"{kind}_like", f"new_{kind}")}
 REWRITE = {
@@ -41,7 +43,7 @@ REWRITE = {
     "aten.div.Tensor_mode": lambda x, y, mode: getattr(torch, mode)(x / y) if mode else x / y,
     "aten.sort.stable": lambda x, stable, dim, descending: torch.sort(x, dim, descending),
     "aten.bucketize.Tensor": lambda x, edges, int32, right: torch.searchsorted(edges, x, right=right),
-    "aten.index_select.default": lambda x, dim, index: x[(slice(None),) * (dim % x.ndim) + (index,)],
+    "aten.index_select.default": lambda x, dim, index: x[(slice(None),) * (dim % x.ndim) + (index.reshape(-1),)],
     "aten.fill_diagonal_.default": lambda x, value, wrap: (x.diagonal().fill_(value), x)[1],
 }
 
@@ -67,6 +69,20 @@ def _var_mean(x, dims, correction, keep):
     mean = x.mean(dims, True)
     n = x.numel() / mean.numel() - (1 if correction is None else correction)
     return (x - mean).square().sum(dims, keep) / n, x.mean(dims, keep)
+
+
+def _refuse(name, args) -> None:
+    """Raise ValueError for what the page would compute wrongly without a word."""
+    places = [i is not None for i in args[1]] if name in INDEX else []
+    apart = True in places and False in places[places.index(True) :][: sum(places)]
+    why = {
+        "complex numbers": any(isinstance(x, Tensor) and x.is_complex() for x in args),
+        "convolution in three dimensions": name == "convolution" and args[0].ndim > 4,
+        "avg_pool2d with ceil_mode": name == "avg_pool2d" and args[4],
+        "an index with other dimensions between its tensors": apart,
+    }
+    for what in (what for what, here in why.items() if here):
+        raise ValueError(f"function: the page has no counterpart of {what}")
 
 
 def _key(x: Tensor) -> int:
@@ -95,6 +111,7 @@ class Tape(TorchDispatchMode):
     def __init__(self, inputs):
         super().__init__()
         self.values, self.holds, self.seen, self.kept = [], {}, {}, []
+        self.asked = False  # whether Python asked for a number that depends on an input, as an if does
         for x in inputs:
             self.holds[_key(x)] = self.add("input", [], x, True)
 
@@ -132,6 +149,13 @@ class Tape(TorchDispatchMode):
         numbers = [int(self.read(x)[1:]) for x in tree_leaves(full) if isinstance(x, Tensor)]
         live = name not in SHAPE_ONLY and any(self.values[i].live for i in numbers)
         written = [x for x, a in zip(full, wanted, strict=True) if a.alias_info and a.alias_info.is_write]
+        if live:
+            self.asked |= name == "_local_scalar_dense"
+            _refuse(name, full)
+        if live and name in INDEX and any(i is not None and i.dtype == torch.bool for i in full[1]):
+            with self:  # the page knows places, no masks; where a mask depends on a control, nonzero is refused
+                each = [(i,) if i is None or i.dtype != torch.bool else i.nonzero().unbind(1) for i in full[1]]
+                return func(full[0], sum(each, ()), *full[2:])
         if live and (str(func) in REWRITE or not {name.removesuffix("_"), f"{name}_0"} & (OPS | KNOWN)):
             with self:
                 if str(func) in REWRITE:
@@ -245,9 +269,18 @@ def _pack(x: Tensor, precision, blob: bytearray) -> list:
 
 
 def record(function, values, starts=(), precision="fp16") -> tuple:
-    """What the function returns for these values, and its tape; ``starts`` are first values of controls to pack too."""
-    values = [x.clone() for x in values]
-    with torch.no_grad(), Tape(values) as tape:
-        result = function(*values)
+    """What the function returns for these values, its tape, and whether Python asked for a number that depends on them.
+
+    ``starts`` are first values of controls to pack too.
+    """
+    values, fast = [x.clone() for x in values], torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole layer, which the page has not
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the flag's own word on GPUs that are not there
+            with torch.backends.mkldnn.flags(enabled=False), Tape(values) as tape:
+                result = function(*values)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-    return result, tape.spec(outputs, starts, precision)
+    return result, tape.spec(outputs, starts, precision), tape.asked
