@@ -123,6 +123,11 @@ FAULTS = {  # old text, new text, the line that must be named, what must be said
         "exactly one with `right: true`, found 0",
     ),
     "number in words": ("value: 3\n", "value: three\n", 35, "value: expected a number, found 'three'"),
+    "number with zeros before it": ("value: 3\n", "value: 007\n", 35, "value: expected a number"),
+    "number beyond all": ("value: 3\n", "value: 1e400\n", 35, "value: expected a number"),
+    "key that is a list": ("    check: 1 / 3\n", "    ? [1, 2]\n    : 3\n", 32, "is repeated or unknown"),
+    "character of no text": ("  text: Which hold?\n", "  text: Which \0 hold?\n", 1, "no YAML"),
+    "place that is no whole number": ("place: 3", "place: 3.0", 43, "a place from 1 to 8"),
     "no check": ("    check: 1 / 3\n", "", 31, "missing check"),
     "places with a gap": ("place: 3", "place: 4", 42, "places 1 to 3"),
     "place given twice": ("place: 3", "place: 2", 42, "places 1 to 3"),
@@ -246,7 +251,8 @@ def test_print_has_the_questions_and_then_the_answers():
 
 PROGRESS = """<script>window.courseProgress = {
   get: (key) => JSON.parse(localStorage.getItem(key)), remove: (key) => localStorage.removeItem(key),
-  set: (key, value) => localStorage.setItem(key, JSON.stringify(value)) };</script>"""
+  set: (key, value) => localStorage.setItem(key, JSON.stringify(value)), subscribe: (told) => { window.told = told; } };
+</script>"""
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width">
 <style>html[data-theme=dark] {{background: #121212; color: #ddd; --pst-color-surface: #29313d;
@@ -368,7 +374,12 @@ def answer(visit):
         and visit.item(3).locator("ol li").first.inner_text()[:5] == "first"
     )
     assert visit.kept("quiz:test/dice")["tries"] == 3
-    assert visit.tick(0, 0) == "(a) Wrong. A misses." and visit.score() == "3 of 4 right"
+    assert visit.tick(0, 0) == "(a) Wrong. A misses." and visit.score() == "4 of 4 right"  # what was right stays so
+    assert visit.kept("quiz:test/dice")["answer"] == [1]
+    visit.tab.reload()
+    assert visit.score() == "4 of 4 right" and visit.says(0).startswith("(b) Right.")
+    visit.tab.evaluate("localStorage.removeItem('quiz:test/third'); told()")  # removed on another page
+    assert visit.score() == "3 of 4 right" and visit.says(2) == ""
 
     visit.tab.get_by_role("button", name="Start again").click()
     assert visit.score() == "0 of 4 right" and visit.says(0) == visit.says(3) == ""
@@ -401,6 +412,8 @@ PLANTED = [
     ("forget() { reset(); window.courseProgress?.remove(key); }", "forget() { reset(); }"),
     ("event.preventDefault();", ""),
     ('part.classList.add("store");', ""),
+    ("if (right || !record?.right)", ""),
+    ("if (record && !window.courseProgress.get(key)) reset();", ""),
     ("kind.write(empty);", ""),
 ]
 

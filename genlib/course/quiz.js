@@ -132,7 +132,8 @@
       const given = kind.read(), { ask: request, right, says } = kind.judge(given);
       if (request) return say("", request);
       const again = JSON.stringify(given) === JSON.stringify(record?.answer);
-      record = { right: Boolean(right || record?.right), answer: given, tries: (record?.tries ?? 0) + (again ? 0 : 1) };
+      if (right || !record?.right)  // what was right stays so when other options are tried for their reasons
+        record = { right: Boolean(right), answer: given, tries: (record?.tries ?? 0) + (again ? 0 : 1) };
       return say(right ? "right" : "wrong", ...says);
     }
     function reset() {
@@ -161,7 +162,7 @@
     try {
       const kept = window.courseProgress.get(key);
       kind.write(kept.answer);
-      record = { right: kept.right === true, answer: kind.read(), tries: Number(kept.tries) || 1 };
+      record = { answer: kind.read(), tries: Number(kept.tries) || 1 };
       judge();
     } catch { /* nothing kept, or by another version of the question, or damaged */ }
     if (!li.dataset.state) reset();
