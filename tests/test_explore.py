@@ -200,6 +200,23 @@ def line(slope):
 explore(line, Slider("slope", 0.0, 2.0, 1.0, step=0.5), view=Lines((-1, 1), (-2, 2)), name="a", alt="A line")"""
 
 
+def run_the_cell(page):
+    """Press the keys until the prompt shows that the cell runs: while it starts, JupyterLab has no shortcuts yet."""
+    from playwright.sync_api import TimeoutError
+
+    prompt = page.locator(".jp-Notebook .jp-InputPrompt").first
+    for _ in range(12):
+        prompt.click()  # and not the text, which would take the keys for its own
+        page.keyboard.press("Control+Enter")
+        try:
+            return page.wait_for_function(
+                "/[*0-9]/.test(document.querySelector('.jp-Notebook .jp-InputPrompt').innerText)", timeout=5_000
+            )
+        except TimeoutError:
+            pass
+    raise AssertionError(f"the cell does not run: {page.locator('.jp-Notebook').inner_text()!r}")
+
+
 def test_in_jupyterlab_the_slider_calls_the_function(tmp_path):
     from playwright.sync_api import sync_playwright
 
@@ -236,9 +253,8 @@ def test_in_jupyterlab_the_slider_calls_the_function(tmp_path):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.set_default_timeout(60_000)
             page.goto(f"{base}/lab/tree/a.ipynb?token=t")
-            page.locator(".jp-Notebook .cm-content").first.click()
             page.wait_for_selector(".jp-NotebookPanel [data-status=idle]")
-            page.keyboard.press("Shift+Enter")
+            run_the_cell(page)
             output = page.locator(".jp-OutputArea-output")
             picture = output.locator(".jupyter-widgets img")
             before = picture.get_attribute("src")
