@@ -44,7 +44,7 @@ PAGE = "book/foundations/density-estimation"
 
 
 @pytest.fixture(scope="module")
-def tabs(browser):  # noqa: F811
+def tabs(browser):
     """Open a page of the site in a tab of this colour scheme, with a style of the test's own."""
     context = {scheme: browser.new_context(color_scheme=scheme) for scheme in ("light", "dark")}
 
@@ -80,14 +80,14 @@ def measure(tab) -> float:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_line_has_the_length_of_a_books(tabs, site, page):  # noqa: F811
+def test_a_line_has_the_length_of_a_books(tabs, site, page):
     tab = tabs(f"{site}{page}.html")
     assert 55 <= measure(tab) <= 80
     tab.close()
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_dark_page_has_no_bright_box(tabs, site, page):  # noqa: F811
+def test_a_dark_page_has_no_bright_box(tabs, site, page):
     tab = tabs(f"{site}{page}.html", "dark")
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
     assert tab.evaluate(BRIGHT) == []
@@ -95,7 +95,7 @@ def test_a_dark_page_has_no_bright_box(tabs, site, page):  # noqa: F811
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_paper_gets_the_text_alone(tabs, site, page):  # noqa: F811
+def test_paper_gets_the_text_alone(tabs, site, page):
     tab = tabs(f"{site}{page}.html", "dark")
     folded = tab.locator("article details:not([open])").count()
     assert paper(tab) == []
@@ -104,7 +104,7 @@ def test_paper_gets_the_text_alone(tabs, site, page):  # noqa: F811
     tab.close()
 
 
-def test_paper_gets_the_picture_of_a_live_model(tabs, site):  # noqa: F811
+def test_paper_gets_the_picture_of_a_live_model(tabs, site):
     tab = tabs(f"{site}{PAGE}.html")
     tab.emulate_media(media="print")
     for model in tab.locator(".genlib-live").all():
@@ -114,7 +114,7 @@ def test_paper_gets_the_picture_of_a_live_model(tabs, site):  # noqa: F811
     tab.close()
 
 
-def test_logo_icon_and_cover_load(tabs, site):  # noqa: F811
+def test_logo_icon_and_cover_load(tabs, site):
     tab = tabs(f"{site}book/index.html")
     loaded = tab.evaluate("[...document.querySelectorAll('.navbar-brand img, img.cover')].map(i => i.naturalWidth > 0)")
     assert len(loaded) >= 2 and all(loaded)
@@ -124,7 +124,7 @@ def test_logo_icon_and_cover_load(tabs, site):  # noqa: F811
     tab.close()
 
 
-def test_nothing_in_the_style_sheet_is_left_over(site):  # noqa: F811
+def test_nothing_in_the_style_sheet_is_left_over(site):
     """Every class that the style sheet names is in a page, or in a script that makes it."""
     css = re.sub(
         r"/\*.*?\*/|url\([^)]*\)|@font-face \{.*?\}",
@@ -142,7 +142,7 @@ def test_nothing_in_the_style_sheet_is_left_over(site):  # noqa: F811
 
 
 @pytest.mark.parametrize("width, right", [("80rem", False), ("26rem", False), ("42rem", True)])
-def test_a_bad_measure_is_found(tabs, site, width, right):  # noqa: F811
+def test_a_bad_measure_is_found(tabs, site, width, right):
     style = (
         f".bd-main .bd-content .bd-article-container {{ max-width: {width} !important; flex: none; width: {width} }}"
     )
@@ -158,7 +158,7 @@ def test_a_bad_measure_is_found(tabs, site, width, right):  # noqa: F811
         "div.cell_input, div.cell_input * { background: #eee !important }",
     ],
 )
-def test_a_bright_box_is_found(tabs, site, style):  # noqa: F811
+def test_a_bright_box_is_found(tabs, site, style):
     tab = tabs(f"{site}{PAGE}.html", "dark", style)
     assert tab.evaluate(BRIGHT)
     tab.close()
@@ -178,7 +178,7 @@ def test_a_bright_box_is_found(tabs, site, style):  # noqa: F811
         ("body { background: #222 !important }", "dark paper"),
     ],
 )
-def test_a_fault_on_paper_is_found(tabs, site, style, complaint):  # noqa: F811
+def test_a_fault_on_paper_is_found(tabs, site, style, complaint):
     tab = tabs(f"{site}{PAGE}.html", style=style)
     assert any(fault.startswith(complaint) for fault in paper(tab))
     tab.close()

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_site import AXE, HTML, RUN_AXE, TOO_WIDE, WCAG, browser, serving  # noqa: F401  (browser is a fixture)
+from test_site import AXE, HTML, RUN_AXE, TOO_WIDE, WCAG, browser, serving, site  # noqa: F401  (two are fixtures)
 
 from genlib.course import checks
 
@@ -26,18 +26,10 @@ FULL = "Storage.prototype.setItem = () => { throw new DOMException('full', 'Quot
 RUN_AXE_ON_OURS = RUN_AXE.replace("axe.run({", "axe.run({include: [['.study-foot'], ['.bd-links']]}, {")
 
 
-@pytest.fixture(scope="module")
-def site():
-    assert HTML.is_dir(), "the book is not built: make html"
-    server, base = serving(HTML)
-    yield base
-    server.shutdown()
-
-
 class Reader:
     """A browser with its own storage, that reaches this site alone; every error of progress.js is noted."""
 
-    def __init__(self, browser, base, script=None, init=None, **options):  # noqa: F811
+    def __init__(self, browser, base, script=None, init=None, **options):
         self.base, self.errors = base, []
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         self.context.set_default_timeout(10_000)
@@ -55,7 +47,7 @@ class Reader:
 
 
 @pytest.fixture
-def reader(browser, site):  # noqa: F811
+def reader(browser, site):
     """Make a reader; at the end no page may have had an error."""
     made = []
 
@@ -395,7 +387,7 @@ def test_by_touch(reader):
     assert f"read:{CHAPTER}" in entries(tab)
 
 
-def test_two_books_on_one_host_do_not_mix(browser, tmp_path):  # noqa: F811
+def test_two_books_on_one_host_do_not_mix(browser, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(HTML)
     server, base = serving(tmp_path)
@@ -467,7 +459,7 @@ BUGS = [
 
 
 @pytest.mark.parametrize(("scenario", "old", "new"), BUGS, ids=[f"{b[0].__name__}-{i}" for i, b in enumerate(BUGS)])
-def test_a_planted_bug_fails_its_scenario(browser, site, scenario, old, new):  # noqa: F811
+def test_a_planted_bug_fails_its_scenario(browser, site, scenario, old, new):
     assert SCRIPT.count(old) >= 1, old
     made = []
 

@@ -6,7 +6,6 @@ The last part needs the built book (`make html`). Each browser check is run agai
 import json
 import math
 import re
-import sys
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -14,18 +13,14 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
+from test_site import AXE, HTML, browser  # noqa: F401  (one is a fixture)
 
 from genlib.course.quizzes import KINDS, Quiz, parse, quiz
 
 ROOT = Path(__file__).resolve().parent.parent
-HTML = ROOT / "_build" / "html"
-sys.path.insert(0, str(ROOT / "tools"))
-
-import browser as chromium  # noqa: E402
 
 FILES = sorted((ROOT / "book" / "quizzes").glob("*.yml"))
 NAMES = [path.stem for path in FILES]
-AXE = (ROOT / "tests" / "site" / "axe.min.js").read_text("utf8")
 SCRIPT = (files("genlib.course") / "quiz.js").read_text("utf8")
 
 # One question of each kind. The numbers of its lines stand in FAULTS.
@@ -258,18 +253,6 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</t
 <style>html[data-theme=dark] {{background: #121212; color: #ddd; --pst-color-surface: #29313d;
 --pst-color-text-base: #dde3e9; --pst-color-text-muted: #9ca4af; --pst-color-primary: #7fb3ee}}</style>
 {head}</head><body><main><h1>t</h1>{body}</main></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = chromium.find()
-    assert path, "no browser: python tools/browser.py installs one"
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=chromium.FLAGS)
-        yield opened
-        opened.close()
 
 
 class Visit:
