@@ -610,6 +610,7 @@ function follow(box, to) {
 
 function start(root) {
   root.dataset.on = "";
+  root.addEventListener("keydown", event => event.stopPropagation());  // arrows command JupyterLab
   const spec = JSON.parse(root.querySelector("script[type='application/json']").textContent), {loop} = spec;
   const model = compile(spec.tape), random = generator(1);
   const image = root.querySelector("img");

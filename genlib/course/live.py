@@ -328,7 +328,7 @@ def _picture(views, parts, controls, says) -> str:
             view.draw(ax, *outputs)
         told = {c.label: _number(c.value, isinstance(c.step, int)) for c in controls if isinstance(c, Slider)}
         told |= {label: _number(x.item()) for label, x in says.items()}
-        axes[0, 0].set_title(textwrap.fill(", ".join(f"{label} = {value}" for label, value in told.items()), 72))
+        axes[0, 0].set_title(textwrap.fill(", ".join(f"{label} = {value}" for label, value in told.items()), 60))
         file = io.BytesIO()
         figure.savefig(file, metadata={"Software": None})
     finally:
