@@ -751,6 +751,16 @@ def test_what_a_screen_reader_hears(show):
     assert tab.locator("[aria-live=polite]").inner_text() == "u 0.630, x 0.532"
 
 
+def test_its_keys_are_no_commands_to_the_page(show):
+    """JupyterLab listens to arrow keys on the whole document, and would keep them from the slider."""
+    tab = show("sampled")
+    tab.evaluate("document.addEventListener('keydown', event => { event.preventDefault(); window.heard = true; })")
+    tab.get_by_role("slider", name="u").focus()
+    tab.keyboard.press("ArrowRight")
+    close(settled(tab)[2], torch.tensor(0.61).logit())
+    assert not tab.evaluate("window.heard")
+
+
 def test_an_output_that_was_taken_away_and_put_back(show):
     tab = show("sampled")
     tab.evaluate("""async () => {
@@ -847,8 +857,8 @@ def test_jupyterlab_shows_it(browser, jupyterlab, outputs, trusted):
     output.wait_for(timeout=60_000)
     if trusted:
         output.locator("canvas").first.wait_for()
-        output.get_by_role("slider", name="u").focus()
-        tab.keyboard.press("ArrowRight")  # which moves the slider, and is no command to JupyterLab
+        move = "slider => { slider.value = 60; slider.dispatchEvent(new Event('input')); }"
+        output.get_by_role("slider", name="u").evaluate(move)
         close(settled(tab)[2], torch.tensor(0.61).logit())
     else:
         output.locator("img").wait_for()
