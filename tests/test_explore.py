@@ -2,13 +2,8 @@
 
 import base64
 import html
-import os
 import re
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +18,9 @@ from genlib.course.live import Image, Lines, Noise, Pad, Points, Slider, live
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import browser as chromium  # noqa: E402
 import run_notebooks  # noqa: E402
+from test_live import jupyterlab  # noqa: E402, F401  (a fixture)
+from test_site import browser  # noqa: E402, F401  (a fixture)
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 X = torch.linspace(-1, 1, 20)
@@ -200,71 +196,32 @@ def line(slope):
 explore(line, Slider("slope", 0.0, 2.0, 1.0, step=0.5), view=Lines((-1, 1), (-2, 2)), name="a", alt="A line")"""
 
 
-def run_the_cell(page):
-    """Press the keys until the prompt shows that the cell runs: while it starts, JupyterLab has no shortcuts yet."""
-    from playwright.sync_api import TimeoutError
-
-    prompt = page.locator(".jp-Notebook .jp-InputPrompt").first
-    for _ in range(12):
-        prompt.click()  # and not the text, which would take the keys for its own
-        page.keyboard.press("Control+Enter")
-        try:
-            return page.wait_for_function(
-                "/[*0-9]/.test(document.querySelector('.jp-Notebook .jp-InputPrompt').innerText)", timeout=5_000
-            )
-        except TimeoutError:
-            pass
-    raise AssertionError(f"the cell does not run: {page.locator('.jp-Notebook').inner_text()!r}")
-
-
-def test_in_jupyterlab_the_slider_calls_the_function(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_in_jupyterlab_the_slider_calls_the_function(browser, jupyterlab):
+    address, folder, _ = jupyterlab
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel)
-    nbformat.write(nb, tmp_path / "a.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        base = f"http://127.0.0.1:{free.getsockname()[1]}"
-    settings = {
-        "ip": "127.0.0.1",
-        "port": base.split(":")[-1],
-        "token": "t",
-        "open_browser": False,
-        "root_dir": tmp_path,
-    }
-    settings |= {"allow_root": True, "port_retries": 0}
-    homes = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    command = [sys.executable, "-m", "jupyterlab", *(f"--ServerApp.{key}={value}" for key, value in settings.items())]
-    environment = (
-        os.environ | homes | {"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path)}
+    nbformat.write(nb, folder / "explored.ipynb")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.goto(address.format("explored.ipynb"))
+    page.wait_for_selector(".jp-NotebookPanel")
+    # JupyterLab's own promises say when it is ready; keys pressed too early are lost, or answered by a dialog.
+    page.evaluate(
+        """async () => {
+            await jupyterapp.restored;
+            const panel = jupyterapp.shell.currentWidget;
+            await panel.context.ready;
+            await panel.sessionContext.ready;
+            await panel.sessionContext.session.kernel.info;
+            await jupyterapp.commands.execute("notebook:run-cell");
+        }"""
     )
-    with open(tmp_path / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{base}/api?token=t")
-                break
-            except OSError:
-                time.sleep(0.1)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium.find(), args=chromium.FLAGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(60_000)
-            page.goto(f"{base}/lab/tree/a.ipynb?token=t")
-            page.wait_for_selector(".jp-NotebookPanel [data-status=idle]")
-            run_the_cell(page)
-            output = page.locator(".jp-OutputArea-output")
-            picture = output.locator(".jupyter-widgets img")
-            before = picture.get_attribute("src")
-            output.locator("[role=slider]").focus()
-            page.keyboard.press("ArrowRight")
-            page.wait_for_function("old => document.querySelector('.jupyter-widgets img').src !== old", arg=before)
-            assert (tmp_path / "calls").read_text().split()[-2:] == ["1.0", "1.5"]
-            assert picture.get_attribute("alt") == "A line" and output.locator("canvas").count() == 0
-            page.screenshot(path=os.environ.get("SHOT", tmp_path / "shot.png"))
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait(20)
+    output = page.locator(".jp-OutputArea-output")
+    picture = output.locator(".jupyter-widgets img")
+    before = picture.get_attribute("src")
+    output.locator("[role=slider]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("old => document.querySelector('.jupyter-widgets img').src !== old", arg=before)
+    assert (folder / "calls").read_text().split()[-2:] == ["1.0", "1.5"]
+    assert picture.get_attribute("alt") == "A line" and output.locator("canvas").count() == 0
+    page.close()

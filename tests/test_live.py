@@ -880,6 +880,7 @@ def jupyterlab(tmp_path_factory):
         "--allow-root",
         f"--ServerApp.root_dir={folder}",
         "--IdentityProvider.token=t",
+        "--LabApp.expose_app_in_browser=True",
     ]
     command = [sys.executable, "-m", "jupyterlab", *options, "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
