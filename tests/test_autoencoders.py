@@ -163,11 +163,11 @@ def test_the_chain_of_the_exact_posterior_stays_at_the_law_of_the_data(d):
 @pytest.mark.parametrize("bug", ["no spread", "twice the spread", "any component", "more damage"])
 def test_a_planted_bug_in_the_chain_is_caught(bug):
     model = DenoisingAutoencoder(Exact(MEANS[2], SPREAD, S), gaussian_noise(S), event_shape=(2,))
-    law = model._law
-    model._law = {
-        "no spread": lambda noisy: (*law(noisy)[:2], law(noisy)[2] - 20),
-        "twice the spread": lambda noisy: (*law(noisy)[:2], law(noisy)[2] + 2 * math.log(2)),
-        "any component": lambda noisy: ((0 * law(noisy)[0]).log_softmax(1), *law(noisy)[1:]),
+    law = model.likelihood.parts
+    model.likelihood.parts = {
+        "no spread": lambda out: (*law(out)[:2], law(out)[2] - 20),
+        "twice the spread": lambda out: (*law(out)[:2], law(out)[2] + 2 * math.log(2)),
+        "any component": lambda out: ((0 * law(out)[0]).log_softmax(1), *law(out)[1:]),
     }.get(bug, law)
     if bug == "more damage":
         model.corruption = gaussian_noise(2.0)

@@ -7,36 +7,13 @@ et al., ICML, 2008). Damage and repair in turn are a Markov chain whose stationa
 L. Yao, G. Alain and P. Vincent, Generalized denoising auto-encoders as generative models, NeurIPS, 2013).
 """
 
-import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlib.contract import check_choice, check_count, check_data, check_generator, check_positive, rand, randn
-
-
-def _width(network, name: str) -> int | None:
-    """The input width of a network that begins with a linear layer, None for one that begins otherwise."""
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    first = next((layer for layer in network.modules() if not list(layer.children())), None)
-    return first.in_features if isinstance(first, nn.Linear) else None
-
-
-def _event_shape(network, event_shape, name: str) -> tuple[int, ...]:
-    """The shape of one example: as given, or the input width of the network."""
-    width = _width(network, name)
-    if event_shape is None and width is None:
-        raise ValueError(f"event_shape: expected a shape, as {name} does not begin with a linear layer; got None")
-    return tuple(check_count(size, "event_shape") for size in ((width,) if event_shape is None else event_shape))
-
-
-def _check_binary(x: Tensor, likelihood: str) -> Tensor:
-    if likelihood == "bernoulli" and not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(f"x: expected values from 0 to 1 for bernoulli, got {x.min():.3g} to {x.max():.3g}")
-    return x
+from genlib.contract import check_count, check_data, check_generator, check_positive, rand, randn
+from genlib.nets import Likelihood, input_width, shape_of_events
 
 
 class Autoencoder(nn.Module):
@@ -50,10 +27,10 @@ class Autoencoder(nn.Module):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: str = "gaussian", event_shape=None):
         super().__init__()
-        self.event_shape = _event_shape(encoder, event_shape, "encoder")
-        width = _width(decoder, "decoder")
+        self.event_shape = shape_of_events(encoder, event_shape, "encoder")
+        width = input_width(decoder, "decoder")
         self.encoder, self.decoder, self._code_shape = encoder, decoder, width and (width,)
-        self.likelihood = check_choice(likelihood, ("gaussian", "bernoulli"), "likelihood")
+        self.likelihood = Likelihood(likelihood, self.event_shape)
 
     def encode(self, x: Tensor) -> Tensor:
         """The code ``z`` of each example, ``(B, ...)`` as the encoder gives it."""
@@ -62,21 +39,20 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """The mean of ``x`` given ``z``, shape ``(B, *event_shape)``."""
         shape = self._code_shape or (tuple(z.shape[1:]) if isinstance(z, Tensor) else None)
-        out = self._outputs(check_data(z, shape, "z"))
-        return out.sigmoid() if self.likelihood == "bernoulli" else out
+        return self.likelihood.mean(self._outputs(check_data(z, shape, "z"))).reshape(-1, *self.event_shape)
 
     def _outputs(self, z: Tensor) -> Tensor:
         out = self.decoder(z)
-        if out.numel() != len(z) * math.prod(self.event_shape):
+        if out.numel() != len(z) * self.likelihood.dim:
             raise ValueError(f"decoder: expected outputs for shape {self.event_shape}, got {tuple(out.shape[1:])}")
-        return out.reshape(len(z), *self.event_shape)
+        return out.flatten(1)
 
     def error(self, x: Tensor) -> Tensor:
         """How badly each example is given back, its share of the loss in nats, shape ``(B,)``; a score of oddity."""
-        out = self._outputs(self.encode(_check_binary(check_data(x, self.event_shape), self.likelihood)))
-        if self.likelihood == "bernoulli":
-            return F.binary_cross_entropy_with_logits(out, x, reduction="none").flatten(1).sum(1)
-        return (x - out).square().flatten(1).sum(1) / 2
+        out, flat = self._outputs(self.encoder(self.likelihood.check(x))), x.flatten(1)
+        if self.likelihood.kind == "bernoulli":
+            return -self.likelihood.log_prob(flat, out)
+        return (flat - out).square().sum(1) / 2
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The mean of :meth:`error`; nothing in it is random."""
@@ -104,11 +80,9 @@ def salt_and_pepper(share: float) -> Callable:
 class DenoisingAutoencoder(nn.Module):
     """``P(X | X~)``, learnt from pairs of an example and its damaged copy; ``loss = -log P(x | x~)`` in nats.
 
-    ``corruption(x, generator)`` draws ``x~``. The last dimension of ``network(x~)`` tells the law of ``x``:
-
-    - "bernoulli": as many outputs as ``x`` has values, the logits of independent bits (or of values from 0 to 1);
-    - "gaussian": ``K (1 + 2 D)`` outputs, for each of K components a logit, D means and D log-variances. One component
-      is right where the damage is small, several where the damage could have come from more than one place.
+    ``corruption(x, generator)`` draws ``x~``. What ``network(x~)`` says is read by :class:`genlib.nets.Likelihood`: for
+    "bernoulli" D logits, for "gaussian" ``K (1 + 2 D)`` numbers. One component is right where the damage is small,
+    several where the damage could have come from more than one place.
 
     ``walkback`` trains on damage done again and again: with ``k`` above 0, ``x~`` is also taken after 1 to ``k`` rounds
     of repair and damage, and the target stays ``x``, which teaches the network to walk back from where the chain strays
@@ -117,50 +91,27 @@ class DenoisingAutoencoder(nn.Module):
 
     def __init__(self, network, corruption: Callable, likelihood="gaussian", walkback: int = 0, event_shape=None):
         super().__init__()
-        self.event_shape = _event_shape(network, event_shape, "network")
+        self.event_shape = shape_of_events(network, event_shape, "network")
         if not callable(corruption):
             raise TypeError(f"corruption: expected a function of x and a generator, got {type(corruption).__name__}")
         self.network, self.corruption = network, corruption
-        self.likelihood = check_choice(likelihood, ("gaussian", "bernoulli"), "likelihood")
+        self.likelihood = Likelihood(likelihood, self.event_shape)
         self.walkback = check_count(walkback, "walkback", least=0)
 
-    def _law(self, noisy: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """The bits' logits ``(B, D)``, or the components' log-weights ``(B, K)``, means, logvars ``(B, K, D)``."""
-        out, d = self.network(noisy).flatten(1), math.prod(self.event_shape)
-        per = d if self.likelihood == "bernoulli" else 1 + 2 * d
-        if out.shape[1] % per or (self.likelihood == "bernoulli" and out.shape[1] != per):
-            raise ValueError(f"network: expected {per} outputs a component for D = {d}, got {out.shape[1]}")
-        if self.likelihood == "bernoulli":
-            return out
-        logits, mu, logvar = out.reshape(len(out), -1, per).split([1, d, d], -1)
-        return logits[..., 0].log_softmax(1), mu, logvar
+    def _outputs(self, noisy: Tensor) -> Tensor:
+        return self.network(check_data(noisy, self.event_shape, "noisy")).flatten(1)
 
     def log_prob_given(self, x: Tensor, noisy: Tensor) -> Tensor:
         """``log P(x | x~)`` in nats, shape ``(B,)``."""
-        flat = _check_binary(check_data(x, self.event_shape), self.likelihood).flatten(1)
-        law = self._law(check_data(noisy, self.event_shape, "noisy"))
-        if self.likelihood == "bernoulli":
-            return -F.binary_cross_entropy_with_logits(law, flat, reduction="none").sum(1)
-        log_weight, mu, logvar = law
-        log_normal = -((flat[:, None] - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)) / 2
-        return (log_weight + log_normal.sum(2)).logsumexp(1)
+        return self.likelihood.log_prob(self.likelihood.check(x).flatten(1), self._outputs(noisy))
 
     def denoise(self, noisy: Tensor) -> Tensor:
         """``E[X | x~]``, shape ``(B, *event_shape)``; for small noise of variance s^2, ``x~ + s^2 score(x~)``."""
-        law = self._law(check_data(noisy, self.event_shape, "noisy"))
-        mean = law.sigmoid() if self.likelihood == "bernoulli" else (law[0].exp()[..., None] * law[1]).sum(1)
-        return mean.reshape(noisy.shape)
+        return self.likelihood.mean(self._outputs(noisy)).reshape(noisy.shape)
 
     def sample_given(self, noisy: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A draw from ``P(X | x~)`` for each ``x~``, shape ``(B, *event_shape)``."""
-        law = self._law(check_data(noisy, self.event_shape, "noisy"))
-        if self.likelihood == "bernoulli":
-            return (rand(*law.shape, like=law, generator=generator) < law.sigmoid()).to(law.dtype).reshape(noisy.shape)
-        log_weight, mu, logvar = law
-        u = rand(len(mu), 1, like=mu, generator=generator)
-        k = (log_weight.exp().cumsum(1) < u).sum(1).clamp_max(mu.shape[1] - 1)
-        rows, eps = torch.arange(len(mu), device=mu.device), randn(*mu.shape[::2], like=mu, generator=generator)
-        return (mu[rows, k] + (logvar[rows, k] / 2).exp() * eps).reshape(noisy.shape)
+        return self.likelihood.sample(self._outputs(noisy), generator).reshape(noisy.shape)
 
     @torch.no_grad()
     def chain(self, x: Tensor, steps: int, walkback: bool = False, generator: torch.Generator | None = None) -> Tensor:
