@@ -68,6 +68,7 @@ def train(model, x, steps=2000, batch_size=128, lr=1e-3, *, optimizer=torch.opti
     ``x`` has shape ``(N, *event_shape)``. An epoch visits every row once, in a fresh order; its last batch may be
     smaller, and ``batch_size >= N`` takes all rows each time. Batches move to the model's device. Keywords:
 
+    - ``y``: labels, one for each row of ``x``; each update then calls ``loss(x, y=y)`` with its rows of both.
     - ``optimizer(parameters, lr=lr)`` makes the optimiser: a class, or ``partial(torch.optim.SGD, momentum=0.9)``.
     - ``schedule(t)`` multiplies lr at time t = (number - 1) / steps, in [0, 1); see :func:`cosine`.
     - ``clip_norm``: a gradient longer than this is scaled down to it.
@@ -157,10 +158,14 @@ class Run:
 
     def __init__(
         self, record, model, x, steps, batch_size, players, turns, *,
-        schedule=None, clip_norm=None, generator=None, checkpoint=None, checkpoint_every=100,
+        y=None, schedule=None, clip_norm=None, generator=None, checkpoint=None, checkpoint_every=100,
     ):  # fmt: skip
         self.record, self.model, self.players, self.turns = record, model, players, turns
         self.x = _check_x(model, x).detach()
+        if y is not None and not (isinstance(y, Tensor) and y.ndim and len(y) == len(x)):
+            got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"y: expected a tensor of {len(x)} rows, as many as x, got {got}")
+        self.labels = {} if y is None else {"y": y}
         self.steps = check_count(steps, "steps")
         self.batch_size = min(check_count(batch_size, "batch_size"), len(x))
         self.clip_norm = None if clip_norm is None else check_positive(clip_norm, "clip_norm")
@@ -181,10 +186,11 @@ class Run:
         self.saved, self.path = None, checkpoint
         if checkpoint is not None:
             name = schedule and getattr(schedule, "__qualname__", type(schedule).__name__)
+            rows = _digest("", _on_cpu({"x": self.x} | self.labels))
             self.identity = {
                 "format": "genlib-checkpoint-1",
                 "model": type(model).__name__,
-                "data": f"{tuple(x.shape)} {x.dtype} of sha256 {_digest('', {'x': self.x.cpu()})[:16]}",
+                "data": f"{tuple(x.shape)} {x.dtype} of sha256 {rows[:16]}",
                 "batch_size": self.batch_size,
                 "critic_steps": len(turns) - 1,
                 "clip_norm": self.clip_norm,
@@ -216,16 +222,16 @@ class Run:
         try:
             for turn, player in enumerate(self.turns):
                 if player.method != "generator_loss":
-                    batch, weight = self._batch()
+                    batch, labels, weight = self._batch()
                 data = len(batch) if player.method == "generator_loss" else batch
-                losses[player].append(self._update(player, data, weight, turn))
+                losses[player].append(self._update(player, data, labels, weight, turn))
         finally:
             self.model.eval()
         self.number += 1
         return self.record(self.number, *(sum(values) / len(values) for values in losses.values()))
 
     def _batch(self):
-        """This rank's share of the next global batch, and its weight in the mean over ranks."""
+        """This rank's share of the next global batch, its labels, and its weight in the mean over ranks."""
         if self.position >= len(self.x):
             self.order, self.position = torch.randperm(len(self.x), generator=self.generator), 0
         rows = self.order[self.position : self.position + self.batch_size]
@@ -234,7 +240,8 @@ class Run:
         weight = len(share) * _world() / len(rows)
         if len(share) == 0:
             share = rows[:1]  # the other ranks wait for this one, so it joins them at weight 0
-        return self.x[share].to(self.device), weight
+        labels = {name: each[share].to(self.device) for name, each in self.labels.items()}
+        return self.x[share].to(self.device), labels, weight
 
     def _noise(self, turn):
         """The generator that the loss draws from: with several ranks another one on each, and the shared one stays."""
@@ -244,11 +251,11 @@ class Run:
         seed = int(torch.randint(2**62, (), generator=noise)) + _rank()
         return noise.manual_seed(seed + (self.number * len(self.turns) + turn) * _world())
 
-    def _update(self, player, data, weight, turn) -> float:
+    def _update(self, player, data, labels, weight, turn) -> float:
         where = f"step {self.number + 1}: {player.method} of {type(self.model).__name__}"
         advice = "the parameters are those before this update; try a smaller lr or clip_norm, and look at the data"
         with player.alone():
-            loss = player.objective(data, generator=self._noise(turn))
+            loss = player.objective(data, generator=self._noise(turn), **labels)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
                 raise ValueError(f"{where}: expected a scalar tensor that depends on the parameters, got {got}")
@@ -337,8 +344,8 @@ class _Objective(nn.Module):
         super().__init__()
         self.model, self.method = model, method
 
-    def forward(self, data, generator):
-        return getattr(self.model, self.method)(data, generator=generator)
+    def forward(self, data, generator, **labels):
+        return getattr(self.model, self.method)(data, generator=generator, **labels)
 
 
 class _Player:

@@ -15,6 +15,7 @@ from genlib import data, metrics, plots
 from genlib.course import check
 from genlib.models.autoencoders import Autoencoder, DenoisingAutoencoder, gaussian_noise
 from genlib.models.density import KDE, KNN, BasisDensity, GaussianMixture, Histogram, NeuralCDF
+from genlib.models.vae import VAE, ConditionalVAE, HierarchicalVAE
 from genlib.nets import mlp
 from genlib.testing import check_model
 from genlib.training import train, train_adversarial
@@ -71,6 +72,8 @@ def fitted():
 MODELS = fitted()
 NARROW = Autoencoder(mlp(3, 2), mlp(2, 3)).double()
 DENOISER = DenoisingAutoencoder(mlp(3, 7), gaussian_noise(0.5)).double()
+CODER = VAE(mlp(3, 4), mlp(2, 3), 2, "gaussian").double()
+LEVELS = HierarchicalVAE([mlp(3, 4), mlp(2, 4)], [mlp(2, 3), mlp(2, 4)], (2, 2), "gaussian").double()
 TAKES_DATA = {  # entry: the call, the width it wants, and whether it knows that width
     "Histogram().fit": (Histogram().fit, 3, False),
     "Histogram.risk": (lambda x: Histogram.risk(x, [2, 3]), 3, False),
@@ -89,6 +92,10 @@ TAKES_DATA = {  # entry: the call, the width it wants, and whether it knows that
     "DenoisingAutoencoder.loss": (DENOISER.loss, 3, True),
     "DenoisingAutoencoder.chain": (lambda x: DENOISER.chain(x, 2), 3, True),
     "DenoisingAutoencoder.log_prob_given": (lambda x: DENOISER.log_prob_given(x, GOOD[3]), 3, True),
+    **{f"VAE.{name}": (getattr(CODER, name), 3, True) for name in ("encode", "kl", "elbo", "loss", "posterior")},
+    "VAE.log_prob_bound": (lambda x: CODER.log_prob_bound(x, 2), 3, True),
+    **{f"HierarchicalVAE.{name}": (getattr(LEVELS, name), 3, True) for name in ("encode", "kl", "elbo", "loss")},
+    "HierarchicalVAE.log_prob_bound": (lambda x: LEVELS.log_prob_bound(x, 2), 3, True),
     "metrics.nll": (partial(metrics.nll, MODELS["KDE"][0]), 3, True),
     "data.toy_log_prob": (partial(data.toy_log_prob, "moons"), 2, True),
     "plots.points": (lambda x: plots.points(plots.panels()[1], x), 2, True),
@@ -126,6 +133,11 @@ TAKES_COUNT = {  # entry: the call, the argument's name, and the values that mea
     **{f"{k}.sample": (m.sample, "n", ()) for k, (m, _) in MODELS.items() if hasattr(m, "sample")},
     "DenoisingAutoencoder.chain": (partial(DENOISER.chain, GOOD[3]), "steps", ()),
     "DenoisingAutoencoder": (lambda n: DenoisingAutoencoder(mlp(3, 7), len, walkback=n), "walkback", (0,)),
+    "VAE": (lambda n: VAE(mlp(3, 4), mlp(2, 3), n), "latent_dim", ()),
+    "ConditionalVAE": (lambda n: ConditionalVAE(mlp(5, 4), mlp(4, 3), 2, n), "classes", ()),
+    "HierarchicalVAE": (lambda n: HierarchicalVAE([mlp(3, 4)], [mlp(2, 3)], (n,)), "latent_dims", ()),
+    **{f"{type(m).__name__}.sample": (m.sample, "n", ()) for m in (CODER, LEVELS)},
+    **{f"{type(m).__name__}.log_prob_bound": (partial(m.log_prob_bound, GOOD[3]), "k", ()) for m in (CODER, LEVELS)},
     "two_sample_test": (partial(metrics.two_sample_test, GOOD[3], GOOD[3]), "permutations", ()),
     "toy": (partial(data.toy, "moons"), "n", ()),
     "mlp": (lambda n: mlp(3, n, 1), "sizes", ()),
@@ -180,7 +192,7 @@ def test_good_data_is_taken_and_gives_no_nan(entry):
 
 
 @pytest.mark.parametrize(
-    "name", [None, 3, "", "density", "kde", "density.", "density.KDE", "vae.kl", ["density.kde"], b"density.kde", 1.5]
+    "name", [None, 3, "", "density", "kde", "density.", "density.KDE", "vqvae.kl", ["density.kde"], b"density.kde", 1.5]
 )
 def test_an_unknown_gap_is_refused(name):
     with pytest.raises((TypeError, ValueError), match="^name: .*expected"):

@@ -136,6 +136,37 @@ def test_full_batch(batch_size):
     assert [sorted(batch) for batch in model.batches] == [LINE.flatten().tolist()] * 3
 
 
+def test_labels_go_with_their_rows():
+    class Labelled(Mean):
+        def loss(self, x, generator=None, y=None):
+            assert torch.equal(y, x[:, 0].long() % 3)
+            return super().loss(x, generator)
+
+    model = Labelled().double()
+    for _ in train(model, LINE, 8, 3, y=torch.arange(10) % 3, generator=seeded(0)):
+        pass
+    assert sorted(sum(model.batches[:4], [])) == LINE[:, 0].tolist()
+    with pytest.raises(AssertionError):
+        next(train(model, LINE, 8, 3, y=torch.arange(10) % 2, generator=seeded(0)))
+
+
+def test_a_checkpoint_with_other_labels_is_refused(tmp_path):
+    class Labelled(Mean):
+        def loss(self, x, generator=None, y=None):
+            return super().loss(x, generator)
+
+    for _ in train(Labelled().double(), LINE, 2, y=torch.arange(10), checkpoint=tmp_path / "a"):
+        pass
+    with pytest.raises(ValueError, match="checkpoint: .* is of another run .data"):
+        train(Labelled().double(), LINE, 2, y=torch.arange(10) + 1, checkpoint=tmp_path / "a")
+
+
+@pytest.mark.parametrize("y", [torch.arange(9), torch.tensor(3), list(range(10))])
+def test_labels_that_do_not_fit_are_refused(y):
+    with pytest.raises(ValueError, match="^y: expected a tensor of 10 rows, as many as x, got "):
+        train(Mean().double(), LINE, 2, y=y)
+
+
 def test_yields_after_the_update():
     """One step of gradient descent at lr 0.1 moves theta by 0.1 (4.5 - theta); the caller's average sees it."""
     model, theta, average = Mean(), 0.0, 0.0
