@@ -542,11 +542,13 @@ def test_without_isolation_the_report_says_so(tmp_path, capsys):
 # --- what is judged --------------------------------------------------------------------------------------------------
 
 
-def test_every_gap_has_fresh_cases_that_its_solution_passes_and_that_change_with_the_seed():
+@pytest.mark.parametrize("path", sorted((ROOT / "labs").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_gap_has_fresh_cases_that_its_solution_passes_and_that_change_with_the_seed(path):
+    gaps, solutions = grade.read_lab(path)
     space = {"torch": torch, "math": math}
-    for source in SOLUTIONS.values():
+    for source in solutions.values():
         exec(source, space)
-    for gap, function in GAPS:
+    for gap, function in gaps:
         seen = set()
         for seed in range(100):
             new = [case for case, kind in grade.cases(gap, seed) if kind]

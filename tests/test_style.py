@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from genlib.course.checks import LABS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,8 +31,16 @@ def test_no_family_imports_another():
         assert "genlib.models" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("inside, most", [(False, 4000), (True, 1500)], ids=["models", "course"])
-def test_the_library_stays_small(inside, most):
-    """What models need, and beside it what turns pages into a course."""
-    files = [path for path in (ROOT / "genlib").rglob("*.py") if (path.parent.name == "course") == inside]
-    assert len(files) > 5 and sum(len(path.read_text().splitlines()) for path in files) <= most
+def lines(paths) -> int:
+    return sum(len(path.read_text().splitlines()) for path in paths)
+
+
+def test_the_library_stays_small():
+    """What models need, what turns pages into a course, and each lab's checks."""
+    files, labs = (
+        set((ROOT / "genlib").rglob("*.py")),
+        {ROOT / f"{name.replace('.', '/')}.py" for name in LABS.values()},
+    )
+    course = {path for path in files if path.parent.name == "course"}
+    assert lines(files - course) <= 4000 and lines(course - labs) <= 1250
+    assert labs <= course and max(lines([path]) for path in labs) <= 330

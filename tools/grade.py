@@ -30,39 +30,14 @@ MAX_NOTEBOOK = 20_000_000  # bytes
 FRESH = 3  # cases a gap
 
 
-def fresh(gap: str, g: torch.Generator) -> dict | None:
-    """Random arguments for a gap, in the order of its function; None where this does not know the gap."""
-    u = lambda *shape: torch.rand(shape, generator=g)  # noqa: E731
-    n, m = torch.randint(4, 9, (2,), generator=g).tolist()
-    x, data, h = 6 * u(m) - 3, 4 * u(n) - 2, 0.3 + u().item()
-    grid, table = (0.2 + u(n)).cumsum(0) - 2, (0.2 + u(n)).cumsum(0)
-    match gap:
-        case "density.inverse-cdf":
-            return {"u": 0.05 + 0.9 * u(2, m), "rate": h}
-        case "density.table":
-            return {"u": u(m), "x": grid, "cdf": (table - table[0]) / (table[-1] - table[0])}
-        case "density.histogram":
-            return {"data": grid[0] + (grid[-1] - grid[0]) * u(4 * n), "edges": grid}
-        case "density.kde":
-            return {"x": x, "data": data, "h": h}
-        case "density.leave-one-out":
-            return {"data": data, "h": h}
-        case "density.bandwidth":
-            shuffled = torch.tensor([0.1, 0.3, 0.9, 2.7])[torch.randperm(4, generator=g)]
-            return {"data": data, "candidates": shuffled * (0.7 + 0.6 * u(4))}
-        case "density.sample":
-            index = torch.randint(n, (m,), generator=g)
-            return {"data": data, "h": h, "index": index, "noise": torch.randn(m, generator=g)}
-
-
 def cases(gap: str, seed: int):
     """The cases of ``check``, then fresh ones whose expected values come from the reference; with each, what it is."""
     found = checks._find(gap)
     yield from ((case, "") for case in found.cases())
-    g = torch.Generator().manual_seed(seed)
+    fresh, g = checks.lab_of(gap).fresh, torch.Generator().manual_seed(seed)
     for _ in range(FRESH):
-        if arguments := fresh(gap, g):
-            yield checks.Case(arguments, found.reference(*arguments.values())), " [fresh case]"
+        arguments = fresh(gap, g)
+        yield checks.Case(arguments, found.reference(*arguments.values())), " [fresh case]"
 
 
 def judge(reply: dict, case: checks.Case) -> str | None:

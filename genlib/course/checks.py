@@ -1,7 +1,8 @@
 """Checks of a lab's gaps: run the learner's function on a few cases and say what is wrong, and how to see it.
 
 A lab's module declares each gap once: ``@gap(name, cases)`` stands above the reference answer, and ``cases`` yields the
-:class:`Case` objects that judge an answer. What a case expects comes from an oracle independent of the reference.
+:class:`Case` objects that judge an answer. What a case expects comes from an oracle independent of the reference. Its
+function ``fresh(gap, generator)`` draws arguments for whoever grades from outside.
 """
 
 import difflib
@@ -16,7 +17,12 @@ from torch import Tensor
 
 from genlib.contract import check_choice
 
-LABS = {"density": "genlib.course.density_estimation"}  # the first word of a gap's name -> the module that declares it
+LABS = {  # the first word of a gap's name -> the module that declares it
+    "density": "genlib.course.density_estimation",
+    "autoencoder": "genlib.course.autoencoder",
+    "denoising": "genlib.course.denoising_sampler",
+    "vae": "genlib.course.vae",
+}
 GAPS: dict[str, "Gap"] = {}
 PASSED: set[str] = set()  # the gaps that have passed since the kernel started
 
@@ -86,8 +92,7 @@ def code(lab: str) -> Markdown:
     The code is a checksum that catches slips of typing; anybody can compute it, so it proves nothing. ``lab``, such as
     "density", raises ValueError when there is none of that name.
     """
-    check_choice(lab, tuple(LABS), "lab")
-    import_module(LABS[lab])
+    lab_of(check_choice(lab, tuple(LABS), "lab"))
     gaps = [name for name in GAPS if name.startswith(f"{lab}.")]
     left = [name for name in gaps if name not in PASSED]
     short = f"{lab}-{len(gaps) - len(left)}"
@@ -105,12 +110,17 @@ def _checksum(text: str) -> str:
     return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[value >> shift & 31] for shift in (15, 10, 5, 0))
 
 
+def lab_of(name: str):
+    """The module of the lab that a gap, or its first word, names."""
+    return import_module(LABS[name.split(".")[0]])
+
+
 def _find(name) -> Gap:
     """The gap called ``name``, from the lab that declares it."""
     if not isinstance(name, str):
         raise TypeError(f'name: expected the name of a gap, such as "density.kde", got {name!r}')
-    for module in LABS.values() if name.split(".")[0] not in LABS else [LABS[name.split(".")[0]]]:
-        import_module(module)
+    for lab in LABS if name.split(".")[0] not in LABS else [name]:
+        lab_of(lab)
     if name not in GAPS:
         near = difflib.get_close_matches(name, GAPS, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""

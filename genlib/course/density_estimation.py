@@ -272,3 +272,28 @@ def _sample():
 def kde_draw(data: Tensor, h: float, index: Tensor, noise: Tensor) -> Tensor:
     """Draws from a KDE: the data points at ``index``, each moved by its standard normal ``noise`` times ``h``."""
     return data[index] + h * noise
+
+
+def fresh(gap: str, g: torch.Generator) -> dict:
+    """Random arguments for a gap, in the order of its function."""
+    u = lambda *shape: torch.rand(shape, generator=g)  # noqa: E731
+    n, m = torch.randint(4, 9, (2,), generator=g).tolist()
+    x, data, h = 6 * u(m) - 3, 4 * u(n) - 2, 0.3 + u().item()
+    grid, table = (0.2 + u(n)).cumsum(0) - 2, (0.2 + u(n)).cumsum(0)
+    match gap:
+        case "density.inverse-cdf":
+            return {"u": 0.05 + 0.9 * u(2, m), "rate": h}
+        case "density.table":
+            return {"u": u(m), "x": grid, "cdf": (table - table[0]) / (table[-1] - table[0])}
+        case "density.histogram":
+            return {"data": grid[0] + (grid[-1] - grid[0]) * u(4 * n), "edges": grid}
+        case "density.kde":
+            return {"x": x, "data": data, "h": h}
+        case "density.leave-one-out":
+            return {"data": data, "h": h}
+        case "density.bandwidth":
+            shuffled = torch.tensor([0.1, 0.3, 0.9, 2.7])[torch.randperm(4, generator=g)]
+            return {"data": data, "candidates": shuffled * (0.7 + 0.6 * u(4))}
+        case "density.sample":
+            index = torch.randint(n, (m,), generator=g)
+            return {"data": data, "h": h, "index": index, "noise": torch.randn(m, generator=g)}
