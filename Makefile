@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book html pdf test notebooks lab lint address clean
+.PHONY: help book html pdf test notebooks lab lint address bench clean
 
 PORT ?= 8000
 only ?=
@@ -39,6 +39,12 @@ lint: $(INSTALLED)  ## check the style of code and notebooks
 
 address: $(INSTALLED)  ## write the repository's address of _config.yml into notebooks and README
 	@$(PY) tools/address.py
+
+bench: bench/.venv/.installed  ## time genlib beside its peers, for the page "How fast is it" (one family: args=distances)
+	@bench/.venv/bin/python -m bench.run $(args)
+
+bench/.venv/.installed: bench/requirements.txt bench/install.sh $(INSTALLED)
+	@bash bench/install.sh
 
 clean:  ## remove what was built (.venv stays)
 	@rm -rf _build .pytest_cache .ruff_cache

@@ -55,9 +55,10 @@ class Likelihood:
         self.event_shape, self.dim = tuple(event_shape), math.prod(event_shape)
 
     def check(self, x: Tensor, name: str = "x") -> Tensor:
-        if self.kind == "bernoulli" and not ((check_data(x, self.event_shape, name) >= 0) & (x <= 1)).all():
-            raise ValueError(f"{name}: expected values from 0 to 1 for bernoulli, got {x.min():.3g} to {x.max():.3g}")
-        return check_data(x, self.event_shape, name)
+        low, high = check_data(x, self.event_shape, name).detach().aminmax()
+        if self.kind == "bernoulli" and not (low >= 0 and high <= 1):
+            raise ValueError(f"{name}: expected values from 0 to 1 for bernoulli, got {low:.3g} to {high:.3g}")
+        return x
 
     def parts(self, out: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """The bits' logits ``(..., D)``, or the log-weights ``(..., K)``, means and log-variances ``(..., K, D)``."""

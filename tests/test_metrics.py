@@ -3,6 +3,9 @@
 import inspect
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -313,6 +316,28 @@ def test_a_high_power_does_not_overflow():
 def test_equal_samples_have_no_distance():
     a = normal(200, 3, mean=1e3)
     assert metrics.energy_distance(a, a) < 1e-9 and metrics.mmd(a, a) < 1e-12 and metrics.wasserstein(a, a) == 0
+
+
+BOUNDED = """
+import resource, torch
+from genlib import metrics
+x, y = torch.randn(2, 20_000, 2, generator=torch.Generator().manual_seed(0))
+metrics.energy_distance(x[:100], y[:100])  # what torch loads with the first use
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, -1))
+metrics.energy_distance(x, y)
+print("done")
+metrics._quadratic = lambda z, w, kernel: (w * (kernel(torch.cdist(z, z)) @ w)).sum(0)  # a planted bug
+metrics.energy_distance(x, y)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+def test_the_memory_of_the_energy_distance_does_not_grow_with_the_pairs():
+    """20,000 by 20,000 within 64 MiB; one matrix of the distances between the two takes 3.2 GB."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # each thread would reserve memory of its own
+    done = subprocess.run([sys.executable, "-c", BOUNDED], env=environment, capture_output=True, text=True)
+    assert done.stdout == "done\n" and "allocate memory" in done.stderr, done.stderr
 
 
 def test_the_units_are_those_of_x():

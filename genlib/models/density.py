@@ -234,6 +234,7 @@ class KNN:
         if self.k > len(data):
             raise ValueError(f"k: expected at most the {len(data)} rows of x, got {self.k}")
         self.points, self.event_shape = data, tuple(x.shape[1:])
+        self.squares = data.square().sum(1)
         self.tree = cKDTree(data.cpu().numpy()) if data.shape[1] <= 10 else None
         return self
 
@@ -243,14 +244,21 @@ class KNN:
         if self.tree:
             radius = torch.from_numpy(self.tree.query(x64.cpu().numpy(), [self.k])[0][:, 0]).to(x64)
         else:
-            blocks = (torch.cdist(block, self.points, compute_mode=EXACT) for block in x64.split(64))
-            radius = torch.cat([distance.kthvalue(self.k)[0] for distance in blocks])
+            radius = torch.cat([self._radius(block) for block in x64.split(256)])
         if not radius.all():
             row = int(radius.argmin())
             raise ValueError(f"x: row {row} lies on {self.k} rows of the data or more; expected fewer copies than k")
         n, dim = self.points.shape
         log_ball = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
         return (math.log(self.k / n) - log_ball - dim * radius.log()).to(x.dtype)
+
+    def _radius(self, x: Tensor) -> Tensor:
+        """``r_k``: a matrix product finds the k nearest and differences measure them, unless rounding could mislead."""
+        near = torch.addmm(self.squares, x, self.points.T, alpha=-2).topk(self.k, largest=False)[1]
+        radius = torch.stack([(x - self.points[row]).norm(dim=1) for row in near.T]).amax(0)
+        if (EPSILON * (x.square().sum(1) + self.squares.max()) > 1e-9 * radius.square()).any():
+            return torch.cdist(x, self.points, compute_mode=EXACT).kthvalue(self.k)[0]
+        return radius
 
 
 class GaussianMixture:
