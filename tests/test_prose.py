@@ -132,7 +132,7 @@ def test_spelling(tmp_path):
     """codespell over the Markdown cells, the pages and the code; outputs and figures would only confuse it."""
     for path in FILES:
         (tmp_path / name(path).replace("/", "-")).with_suffix(".md").write_text("\n\n".join(markdown(path)), "utf8")
-    code = [*ROOT.glob("genlib/**/*.py"), *ROOT.glob("tests/*.py"), *ROOT.glob("tools/*.py"), ROOT / "conftest.py"]
+    code = [*ROOT.glob("genlib/**/*.py"), *ROOT.glob("tests/*.py"), *ROOT.glob("tools/**/*.py"), ROOT / "conftest.py"]
     command = [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare", *map(str, code), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
