@@ -23,7 +23,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-WIDTH, HEIGHT, GAP, LANE, MOST = 158, 62, 14, 46, 4  # of the picture: a box, between boxes, between rows; boxes a row
+WIDTH, HEIGHT, GAP, LANE, MOST = 158, 62, 14, 46, 3  # of the picture: a box, between boxes, between rows; boxes a row
 
 
 @dataclass
@@ -138,7 +138,7 @@ def picture(pages: dict[str, Page], here: str) -> str:
             line += f"V{y[a] + HEIGHT}C{x[a]:g} {half:g} {x[b]:g} {half:g} {x[b]:g} {y[b] - 5 * (b in pages)}"
         shapes.append(f'<path class="edge" d="{line}" marker-end="url(#study-arrow)"/>')
     for name, page in pages.items():
-        words, middle = textwrap.wrap(page.title, 20), y[name] + HEIGHT / 2 + 5
+        words, middle = textwrap.wrap(page.title, 18), y[name] + HEIGHT / 2 + 5
         at = [(middle + 17 * (i - (len(words) - 1) / 2), word) for i, word in enumerate(words)]
         text = "".join(f'<tspan x="{x[name]:g}" y="{height:g}">{escape(word)} </tspan>' for height, word in at)
         box = (
