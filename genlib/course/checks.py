@@ -21,6 +21,7 @@ LABS = {  # the first word of a gap's name -> the module that declares it
     "density": "genlib.course.density_estimation",
     "autoencoder": "genlib.course.autoencoder",
     "denoising": "genlib.course.denoising_sampler",
+    "made": "genlib.course.made",
     "vae": "genlib.course.vae",
 }
 GAPS: dict[str, "Gap"] = {}
@@ -172,7 +173,7 @@ def _judge(got, given, answer, case: Case, call: str) -> str | None:
     if not torch.isfinite(got).all():
         return f"wrong: {int((~torch.isfinite(got)).sum())} of {got.numel()} values are NaN or infinite.{call}"
     ratio = (got / wanted)[wanted != 0]
-    if len(ratio) > 1 and ratio[0] != 0 and _agree(got, ratio[0] * wanted):
+    if len(ratio) > 1 and ratio[0] != 0 and _agree(got / 1, ratio[0] * wanted):
         return f"wrong: every value is {ratio[0]:.4g} times the expected one: look for a constant factor.{call}"
     return f"wrong: the values differ.{call}"
 
