@@ -25,7 +25,12 @@ import study_extension as study  # noqa: E402
 
 PAGES, PLAN = study.course(ROOT)
 TIMES = yaml.safe_load((ROOT / "book/run-times.yml").read_text("utf8"))["seconds"]
-BOXES = {"a few seconds": (1, 20), "Under a minute": (1, 59), "Under two minutes": (60, 119)}  # what a page may say
+BOXES = {
+    "half a minute": (10, 40),
+    "a few seconds": (1, 20),
+    "Under a minute": (1, 59),
+    "Under two minutes": (60, 119),
+}  # what a page may say
 
 
 # --- the course ------------------------------------------------------------------------------------------------------
