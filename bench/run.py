@@ -20,8 +20,13 @@ import torch
 from bench import Case
 
 HERE = Path(__file__).resolve().parent
-FAMILIES = {"density": "Densities", "distances": "Distances between samples", "vae": "Variational autoencoders"}
-PACKAGES = "torch", "numpy", "scipy", "scikit-learn", "dcor", "POT", "pythae"
+FAMILIES = {
+    "density": "Densities",
+    "distances": "Distances between samples",
+    "autoregressive": "Autoregressive networks",
+    "vae": "Variational autoencoders",
+}
+PACKAGES = "torch", "numpy", "scipy", "scikit-learn", "dcor", "POT", "nflows", "pythae"
 
 
 def measure(case: Case, rounds: int) -> dict:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += map(str, ROOT.glob(f"bench/.venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"))
 RESULTS = json.loads((ROOT / "bench/results.json").read_text("utf8"))
 STORED = [case for cases in RESULTS["cases"].values() for case in cases]
-MODULES = {"dcor": "dcor", "POT": "ot", "pythae": "pythae"}  # codespell:ignore ot
+MODULES = {"dcor": "dcor", "POT": "ot", "nflows": "nflows", "pythae": "pythae"}  # codespell:ignore ot
 
 
 @pytest.fixture(scope="module")

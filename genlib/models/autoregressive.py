@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from genlib.contract import check_count, check_data, check_generator, rand
 
-BLOCK = 32  # bits whose hidden layers NADE holds at once
-
 
 class Autoregressive(nn.Module):
     """What the three share: ``log p(x) = sum_i log p(x_i | x_<i)``, for ``x`` ``(B, dim)`` of bits 0.0 and 1.0.
@@ -135,11 +133,10 @@ class NADE(Autoregressive):
 
     def _logits(self, x: Tensor, k: int) -> Tensor:
         a, logits = self.c.expand(len(x), -1), []
-        for rows in torch.arange(x.shape[1], device=x.device).split(BLOCK):
-            steps = torch.cat([a[:, None], x[:, rows, None] * self.W[rows]], 1).cumsum(1)
-            logits.append((steps[:, :-1].sigmoid() * self.V[rows]).sum(2))
-            a = steps[:, -1]
-        return torch.cat(logits, 1) + self.b
+        for bit, row, v in zip(x.unbind(1), self.W, self.V, strict=True):
+            logits.append(a.sigmoid() @ v)
+            a = torch.addcmul(a, bit[:, None], row)
+        return torch.stack(logits, 1) + self.b
 
     def _in_turn(self, x: Tensor, k: int):
         a = self.c[:, None].repeat(1, x.shape[1])
