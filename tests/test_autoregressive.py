@@ -198,6 +198,10 @@ def test_hidden_layers_learn_what_a_logistic_regression_cannot():
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
+def drawn_given(known):
+    return FVSBN(3).sample(2, known=known, mask=torch.ones(3) > 0)
+
+
 @pytest.mark.parametrize(
     "call, error, words",
     [
@@ -214,6 +218,9 @@ def test_hidden_layers_learn_what_a_logistic_regression_cannot():
         (lambda: FVSBN(3).sample(2, known=torch.zeros(3)), ValueError, "mask: expected known and mask together"),
         (lambda: FVSBN(3).sample(2, known=torch.zeros(3), mask=[True] * 3), ValueError, "mask: expected a tensor of 3"),
         (lambda: FVSBN(3).sample(2, known=[1, 0, 1], mask=torch.ones(3) > 0), TypeError, "known: expected"),
+        (lambda: drawn_given(torch.full((3,), 0.5)), ValueError, "known: expected bits"),
+        (lambda: drawn_given(torch.zeros(4)), ValueError, "known: expected shape"),
+        (lambda: drawn_given(torch.zeros(3, 3)), ValueError, "known: expected one row or 2, got 3"),
         (lambda: FVSBN(3).sample(0), ValueError, "n: expected"),
     ],
 )

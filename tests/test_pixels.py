@@ -227,6 +227,11 @@ def test_known_pixels_stay_and_count(name):
             TypeError,
             "known: expected whole levels",
         ),
+        (
+            lambda: PixelCNN((1, 3, 3)).sample(2, known=images(3, (1, 3, 3), 2), mask=torch.ones(1, 3, 3) > 0),
+            ValueError,
+            "known: expected one image or 2, got 3",
+        ),
         (lambda: PixelCNN((1, 3, 3)).loss(images(2, (1, 3, 3), 2), 3), TypeError, "generator: expected"),
     ],
 )

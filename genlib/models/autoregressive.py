@@ -42,11 +42,14 @@ class Autoregressive(nn.Module):
     def _order(self, k: int) -> Tensor:
         return self.ordering
 
+    def _bits(self, x: Tensor, name: str = "x") -> Tensor:
+        if not ((check_data(x, self.event_shape, name) == 0) | (x == 1)).all():
+            raise ValueError(f"{name}: expected bits, 0.0 or 1.0, got values from {x.min():.3g} to {x.max():.3g}")
+        return x
+
     def _in_order(self, x: Tensor, k: int) -> Tensor:
         """The bits in the order k."""
-        if not ((check_data(x, self.event_shape) == 0) | (x == 1)).all():
-            raise ValueError(f"x: expected bits, 0.0 or 1.0, got values from {x.min():.3g} to {x.max():.3g}")
-        return x[:, self._order(k)]
+        return self._bits(x)[:, self._order(k)]
 
     def logits(self, x: Tensor) -> Tensor:
         """``log p(x_i = 1 | x_<i) / p(x_i = 0 | x_<i)`` for every coordinate i, shape ``(B, dim)``."""
@@ -88,7 +91,10 @@ class Autoregressive(nn.Module):
         elif not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != self.event_shape:
             raise ValueError(f"mask: expected a tensor of {dim} booleans, got {mask!r}")
         else:
-            known = check_data(known.expand(n, dim) if isinstance(known, Tensor) else known, (dim,), "known").to(like)
+            known = self._bits(known[None] if isinstance(known, Tensor) and known.ndim == 1 else known, "known")
+            if len(known) not in (1, n):
+                raise ValueError(f"known: expected one row or {n}, got {len(known)}")
+            known = known.to(like).expand(n, dim)
         which, drawn = like.new_zeros(n, dtype=torch.int64), like.new_empty(n, dim)
         if self.orderings > 1:
             which = (rand(n, like=like, generator=generator) * self.orderings).long()

@@ -121,6 +121,8 @@ class Strips(nn.Module):
         else:
             known = known[None] if isinstance(known, Tensor) and known.ndim == 3 else known
             known = self._check(known, "known").to(x.device)
+            if len(known) not in (1, n):
+                raise ValueError(f"known: expected one image or {n}, got {len(known)}")
             x = torch.where(mask.to(x.device), known.expand_as(x), x)
         keep, state = mask.tolist(), {}
         for r in range(height):
