@@ -8,6 +8,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # numba, which dcor imports, would set OpenMP's number anew, and so torch's
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,3 +40,21 @@ class Case:
             if not found[name] <= self.tolerance and name not in self.known:
                 raise ValueError(f"{self.what}: {name} is off by {found[name]:.1e}, expected {self.tolerance:.0e}")
         return found
+
+
+def three_steps(start: Callable) -> Callable:
+    """A run of three training steps that returns their losses; ``start()``, called once, gives loss and optimiser."""
+    start = functools.cache(start)
+
+    def run():
+        with torch.random.fork_rng():  # the networks' seed is not the noise's
+            loss, optimiser = start()
+        losses = []
+        for _ in range(3):
+            optimiser.zero_grad()
+            losses.append(loss())
+            losses[-1].backward()
+            optimiser.step()
+        return [each.item() for each in losses]
+
+    return run

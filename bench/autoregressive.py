@@ -5,7 +5,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from bench import Case
+from bench import Case, three_steps
 from genlib.models.autoregressive import MADE, NADE
 from genlib.models.pixels import PixelCNN
 
@@ -42,27 +42,16 @@ def plain_logits(model):
 
 
 def step(dim: int, hidden: int, batch: int) -> Case:
-    """Training steps of Adam; a run is three of them. Its number is the first loss, which all networks share."""
+    """Training steps of Adam; a run is three of them. Judged is the first loss, which all networks share."""
     x = (torch.rand(batch, dim, generator=torch.Generator().manual_seed(0)) < 0.3).float()
 
     def trained(make, loss_of):
-        @functools.cache
         def start():
             torch.manual_seed(0)
             model = blank(make(dim, hidden), torch.zeros(dim))
-            return model, loss_of(model), torch.optim.Adam(model.parameters(), 0.0)
+            return loss_of(model), torch.optim.Adam(model.parameters(), 0.0)
 
-        def run():
-            _, loss_of_x, optimiser = start()
-            losses = []
-            for _ in range(3):
-                optimiser.zero_grad()
-                losses.append(loss_of_x())
-                losses[-1].backward()
-                optimiser.step()
-            return losses[0].item()
-
-        return run
+        return three_steps(start)
 
     def bits(logits):
         return lambda: F.binary_cross_entropy_with_logits(logits(x), x, reduction="sum") / batch

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import logsumexp
 
-from bench import Case
+from bench import Case, three_steps
 from genlib import data
 from genlib.models.vae import VAE
 from genlib.nets import mlp
@@ -51,23 +51,11 @@ def step(x):
     """Training steps of Adam; a run is three of them, and its numbers are their losses."""
 
     def trained(make):
-        @functools.cache
         def start():
             loss, parameters = make(*deepcopy(networks()))
             return loss, torch.optim.Adam(parameters, 1e-3)
 
-        def run():
-            with torch.random.fork_rng():  # the networks' seed is not the noise's
-                loss, optimiser = start()
-            losses = []
-            for _ in range(3):
-                optimiser.zero_grad()
-                losses.append(loss())
-                losses[-1].backward()
-                optimiser.step()
-            return [each.item() for each in losses]
-
-        return run
+        return three_steps(start)
 
     def ours(encoder, decoder):
         model = VAE(encoder, decoder, 20)
