@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genlib.course.explore import explore
-from genlib.course.live import Image, Lines, Noise, Pad, Points, Slider, live
+from genlib.course.live import Drawing, Image, Lines, Noise, Pad, Points, Slider, live
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -169,6 +169,7 @@ def test_a_function_that_fails_at_some_values_recovers():
         ({"controls": [3]}, TypeError, "controls: "),
         ({"controls": [SLOPE, SLOPE]}, ValueError, "controls: "),
         ({"controls": []}, TypeError, "controls: "),
+        ({"controls": [Drawing("pixels", torch.zeros(2, 3))]}, TypeError, "controls: "),
         ({"function": line(torch.ones(()))}, TypeError, "function: "),
     ],
 )

@@ -21,7 +21,7 @@ from test_site import AXE, WCAG, browser, site  # noqa: F401  (two are fixtures)
 from torch import nn
 from torch.nn import functional as F
 
-from genlib.course.live import Image, Lines, Noise, Pad, Points, Slider, live
+from genlib.course.live import Drawing, Image, Lines, Noise, Pad, Points, Slider, live
 from genlib.course.tape import OPS, SCRIPT, record
 
 
@@ -502,6 +502,12 @@ WRONG = [
     (lambda: Pad(("a",), 0, 1, (0, 0)), ValueError, "labels, value: expected two"),
     (lambda: Pad(("a", "b"), 0, 1, (0, 2)), ValueError, "a: expected low <= value"),
     (lambda: Noise(0), ValueError, "shape: expected a whole number"),
+    (lambda: Drawing("", torch.zeros(2, 3)), ValueError, "label: expected a text"),
+    (lambda: Drawing("d", [[0, 1]]), TypeError, "value: expected a tensor"),
+    (lambda: Drawing("d", torch.zeros(3)), ValueError, r"value: expected zeros and ones of shape \(H, W\)"),
+    (lambda: Drawing("d", torch.zeros(0, 3)), ValueError, "value: expected zeros and ones"),
+    (lambda: Drawing("d", torch.full((2, 2), 0.5)), ValueError, "value: expected zeros and ones"),
+    (lambda: Drawing("d", torch.full((2, 2), math.nan)), ValueError, "value: expected zeros and ones"),
     (lambda: Lines((1, 0), (0, 1)), ValueError, "xlim: expected low"),
     (lambda: Lines((0, 1), (0, 1), labels=("a", "b"), styles=("line",)), ValueError, "styles: expected one for each"),
     (lambda: Lines((0, 1), (0, 1), styles=("dotted",)), ValueError, "styles: expected one of"),
@@ -552,6 +558,15 @@ def drifts(x, t, speed):
     return x + speed * 0.1 * torch.stack([-x[:, 1], x[:, 0] * torch.cos(t / 10)], 1)
 
 
+FIRST = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]).float()
+WEIGHTS = randn(3, 4, seed=8)
+
+
+def flows(x, t, ink, shift, speed):
+    """A loop whose state tells the drawing, the noise given after it, and the number of steps."""
+    return x + speed * (ink * WEIGHTS + shift * t)
+
+
 @pytest.fixture(scope="module")
 def outputs():
     u = Slider("$u$", 0.01, 0.99, 0.6, step=0.01, drags="y")
@@ -564,6 +579,12 @@ def outputs():
         "decoded": live(decoded, pad, view=Image(), name="decoded", alt="A picture."),
         "drifts": live(drifts, Noise(30, 2), Slider("speed", 0, 2, 1), steps=40, view=Points((-3, 3), (-3, 3)),
                        name="drifts", alt="A cloud."),
+        "drawn": live(lambda ink: (ink * WEIGHTS).abs(), Drawing("Ink $x_1$", FIRST), view=Image(), name="drawn",
+                      alt="A drawing."),
+        "flows": live(flows, torch.zeros(3, 4), Drawing("Ink", FIRST), Noise(3, 4), Slider("speed", 0, 2, 1), steps=9,
+                      view=Image(), name="flows", alt="A flow."),
+        "walks": live(lambda x, t, ink, u: x + ink * u, torch.zeros(3, 4), Drawing("Ink", FIRST), steps=9,
+                      noise="uniform", view=Image(), name="walks", alt="A walk."),
     }  # fmt: skip
 
 
@@ -686,6 +707,170 @@ def test_keys_move_a_pad(show):
     close(settled(tab)[0], decoded(torch.tensor([0.18, 2.0])))
 
 
+def stroke(tab, *points):
+    """Press at the first pixel (column, row), move to the others in one event each, and let go."""
+    box = tab.get_by_role("application").bounding_box()
+    at = [(box["x"] + (x + 0.5) * box["width"] / 4, box["y"] + (y + 0.5) * box["height"] / 3) for x, y in points]
+    tab.mouse.move(*at[0])
+    tab.mouse.down()
+    for point in at[1:]:
+        tab.mouse.move(*point)
+    tab.mouse.up()
+
+
+def has(tab, *rows):
+    """The page shows what torch makes of these rows, written in x for ink, in its pixels and in its output."""
+    ink = torch.tensor([[c == "x" for c in row] for row in rows]).float()
+    close(settled(tab)[0], (ink * WEIGHTS).abs())
+    shown = tab.evaluate("[...document.querySelectorAll('.grid i')].map(i => getComputedStyle(i).backgroundColor)")
+    assert shown == ["rgb(0, 0, 0)" if on else "rgb(255, 255, 255)" for on in ink.flatten()]
+
+
+def test_a_mouse_draws(show):
+    tab = show("drawn")
+    has(tab, "....", ".xx.", "....")
+    stroke(tab, (0, 0), (3, 0))  # a quick stroke leaves no gap
+    has(tab, "xxxx", ".xx.", "....")
+    stroke(tab, (0, 2), (2, 0))
+    has(tab, "xxxx", ".xx.", "x...")
+    stroke(tab, (3, 0), (3, 1), (1, 1))  # one that starts on ink erases
+    has(tab, "xxx.", "....", "x...")
+    stroke(tab, (3, 2))
+    has(tab, "xxx.", "....", "x..x")
+    tab.mouse.move(0, 0)
+    has(tab, "xxx.", "....", "x..x")
+    tab.get_by_role("button", name="Clear Ink x₁").click()
+    has(tab, "....", "....", "....")
+    stroke(tab, (1, 1), (1, 9))  # out of the grid
+    has(tab, "....", ".x..", ".x..")
+    assert tab.complaints == []
+
+
+def test_a_stroke_is_as_wide_as_a_pixel(show):
+    """A little beside the middle it stays in its row; at the border between two it is as wide as both."""
+    tab = show("drawn")
+    for shift, rows in [(0.3, ("....", "xxxx", "....")), (0.48, ("....", "xxxx", "xxxx"))]:
+        tab.get_by_role("button", name="Clear").click()
+        stroke(tab, (0, 1 + shift), (3, 1 + shift))
+        has(tab, *rows)
+
+
+def test_a_finger_draws(show):
+    tab = show("drawn", has_touch=True, is_mobile=True, viewport={"width": 390, "height": 300})
+    box = tab.get_by_role("application").bounding_box()
+    assert (
+        box["x"] + box["width"] < 390
+        and tab.locator(".grid").evaluate("b => getComputedStyle(b).touchAction") == "none"
+    )
+    tab.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 0.9 * box["height"])
+    has(tab, "....", ".xx.", "...x")
+    tab.touchscreen.tap(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
+    has(tab, "....", "..x.", "...x")
+    finger = tab.context.new_cdp_session(tab)
+    for kind, x in [("touchStart", 0.1), ("touchMove", 0.5), ("touchMove", 0.6)]:
+        points = [{"x": box["x"] + x * box["width"], "y": box["y"] + 0.1 * box["height"]}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    has(tab, "xxx.", "..x.", "...x")
+    assert tab.evaluate("scrollY") == 0
+
+
+def test_keys_draw(show):
+    tab = show("drawn", viewport={"width": 400, "height": 150})
+    tab.get_by_role("application", name="Ink x₁: the arrow keys").focus()
+    place = tab.evaluate("scrollY")
+    tab.keyboard.press("ArrowRight")
+    cursor = "getComputedStyle(document.querySelectorAll('.grid i')[1]).boxShadow"
+    assert tab.evaluate(cursor) != "none"
+    tab.keyboard.press("Space")
+    has(tab, ".x..", ".xx.", "....")
+    for key in ("ArrowUp", "ArrowDown", "Space"):
+        tab.keyboard.press(key)
+    has(tab, ".x..", "..x.", "....")
+    for key in ("ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft", "ArrowLeft", "Space"):
+        tab.keyboard.press(key)
+    has(tab, ".x..", "..x.", "x...")
+    assert tab.evaluate("scrollY") == place and tab.evaluate(cursor) == "none"
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    has(tab, "....", "....", "....")
+
+
+def test_what_a_screen_reader_hears_of_a_drawing(show):
+    tab = show("flows")
+    grid, told = tab.get_by_role("application"), tab.locator("[aria-live=polite]")
+    grid.focus()
+    for key, place in [("ArrowDown", "row 2, column 1, empty"), ("ArrowRight", "row 2, column 2, ink")]:
+        grid.press(key)
+        assert told.inner_text() == place
+    grid.press("Space")
+    tab.wait_for_function("document.querySelector('[aria-live=polite]').textContent.includes('pixels')")
+    assert told.inner_text() == "Ink: 1 of 12 pixels drawn, speed 1.00, step t 9"
+
+
+def test_a_drawing_starts_a_loop_again(show):
+    tab = show("flows")
+    shift = Noise(3, 4).start()
+
+    def states(ink):
+        path = [torch.zeros(3, 4)]
+        for t in range(9):
+            path.append(flows(path[-1], torch.tensor(t), ink, shift, torch.tensor(1.0)))
+        return path
+
+    close(settled(tab)[0], states(FIRST)[-1])
+    tab.get_by_role("slider", name="step t").focus()
+    for _ in range(3):
+        tab.keyboard.press("ArrowLeft")
+    stroke(tab, (0, 0), (3, 0))
+    ink = FIRST.clone()
+    ink[0] = 1
+    close(settled(tab)[0], states(ink)[6])
+    tab.get_by_role("button", name="Play").click()
+    tab.wait_for_function("document.querySelector('.genlib-live input[max=\\'9\\']').value === '9'")
+    close(settled(tab)[0], states(ink)[-1])
+
+
+def test_a_finger_that_trembles_touches_one_pixel(show):
+    tab = show("drawn")
+    stroke(tab, (0, 0.45), (0.1, 0.6))
+    has(tab, "x...", ".xx.", "....")
+
+
+def test_other_noise_comes_with_other_pixels_only(show):
+    """And when the reader plays the loop again."""
+    tab = show("walks")
+    before = settled(tab)[0]
+    assert torch.equal(before > 0, FIRST > 0)
+    grid = tab.get_by_role("application")
+    grid.press("ArrowDown")
+    assert torch.equal(settled(tab)[0], before)
+    tab.get_by_role("button", name="Play").click()
+    tab.get_by_role("button", name="Pause").wait_for()
+    tab.get_by_role("button", name="Play").wait_for()
+    again = settled(tab)[0]
+    assert (again != before).any() and torch.equal(again > 0, FIRST > 0)
+    box = grid.bounding_box()
+    tab.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.1 * box["height"])
+    tab.mouse.down()
+    drawn = settled(tab)[0]
+    assert (drawn != again)[1, 1:3].all() and drawn[0, 1] > 0
+    tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.15 * box["height"])
+    assert torch.equal(settled(tab)[0], drawn)
+
+
+def test_a_drawing_keeps_its_value_and_tries_others():
+    value = FIRST.bool()
+    ink = Drawing("Ink", value)
+    value[:] = True
+    assert torch.equal(ink.start(), FIRST) and ink.start().dtype == torch.float32
+    others = [ink.other(k, torch.Generator().manual_seed(k)) for k in range(4)]
+    assert torch.equal(others[0], 0 * FIRST) and torch.equal(others[1], 0 * FIRST + 1)
+    assert not torch.equal(others[2], others[3]) and set(others[2].unique().tolist()) == {0.0, 1.0}
+    with pytest.raises(ValueError, match="depend on the values"):
+        live(lambda x: x + 1 if x[0, 0] else x, ink, view=Image(), name="a", alt="a")
+
+
 def test_new_noise(show):
     tab = show("sampled")
     before = settled(tab)[1]
@@ -800,7 +985,9 @@ def test_twice_on_one_page(show):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_axe_finds_nothing(show, width):
-    tab = show("sampled", "decoded", "drifts", viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    tab = show(
+        "sampled", "decoded", "drifts", "drawn", viewport={"width": width, "height": 900}, reduced_motion="reduce"
+    )
     tab.evaluate(AXE)
     colors = []
     for theme in ("light", "dark"):

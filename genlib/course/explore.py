@@ -8,7 +8,7 @@ import ipywidgets as widgets
 import torch
 
 from genlib.course.checks import _text
-from genlib.course.live import Noise, Pad, _picture, _split, live
+from genlib.course.live import Drawing, Noise, Pad, _picture, _split, live
 
 
 def explore(function, *controls, view, name: str, alt: str, precision="fp16") -> "Explore":
@@ -17,6 +17,8 @@ def explore(function, *controls, view, name: str, alt: str, precision="fp16") ->
     So ``function`` may do what a page cannot repeat: the page then shows a picture. What goes wrong in it is told in a
     line where the picture was. Raises as ``live`` does for any other argument.
     """
+    if any(isinstance(control, Drawing) for control in controls):
+        raise TypeError(f"controls: expected Slider, Pad or Noise, got {controls!r}")
     try:
         page = live(function, *controls, view=view, name=name, alt=alt, precision=precision)
     except (Exception, SystemExit) as error:

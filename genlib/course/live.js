@@ -519,9 +519,15 @@ html[theme=dark] .genlib-live { color: #e3e3e3; }
 .genlib-live .knob { position: absolute; width: 1.3rem; height: 1.3rem; margin: -.65rem; border-radius: 50%;
   background: var(--pst-color-primary, var(--jp-brand-color1, #1d4e89)); border: 2px solid #fff; box-sizing: border-box; pointer-events: none; }
 .genlib-live .axes { flex: 1 1 12rem; }
+.genlib-live .drawing { flex: 1 1 100%; display: flex; flex-wrap: wrap; gap: .5rem 1.2rem; align-items: center; }
+.genlib-live .grid { flex: 0 1 auto; display: grid; gap: 1px; box-sizing: border-box; border: 1px solid #9aa1a9; background: #9aa1a9;
+  touch-action: none; cursor: crosshair; forced-color-adjust: none; }
+.genlib-live .grid i { background: #fff; }
+.genlib-live .grid .ink { background: #000; }
+.genlib-live .grid:focus-visible .at { box-shadow: inset 0 0 0 3px #d55e00; }
 .genlib-live button { font: inherit; color: inherit; cursor: pointer; padding: .25rem .9rem; border: 1px solid currentColor;
   border-radius: .3rem; background: none; min-height: 2rem; }
-.genlib-live :is(input, button, .square):focus-visible { outline: 3px solid var(--pst-color-primary, #1d4e89); outline-offset: 2px; }
+.genlib-live :is(input, button, .square, .grid):focus-visible { outline: 3px solid var(--pst-color-primary, #1d4e89); outline-offset: 2px; }
 .genlib-live .says { flex: 1 1 100%; margin: 0; font-variant-numeric: tabular-nums; }
 .genlib-live .announced { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;
@@ -597,6 +603,57 @@ function pad(parent, {labels, low, high, value}, moved) {
   return {get value() { return both.map(s => s.value); }, says: () => both.map(s => s.says()).join(", ")};
 }
 
+// Pixels to draw in, one by one with the keys or with strokes, which reach all pixels whose centres they pass near.
+function drawing(parent, {label, value: rows}, moved, tell) {
+  const H = rows.length, W = rows[0].length, value = rows.flat(), box = element("div", "drawing", parent);
+  rich(label, element("span", "", box));
+  const grid = element("div", "grid", box, {tabIndex: 0}), pixels = value.map(() => element("i", "", grid));
+  grid.style.cssText = `grid-template-columns: repeat(${W}, 1fr); width: ${1.6 * W}rem; aspect-ratio: ${W} / ${H}`;
+  grid.setAttribute("role", "application");
+  grid.setAttribute("aria-label", `${plain(label)}: the arrow keys move a cursor, space draws or erases`);
+  const clear = element("button", "", box, {type: "button", textContent: "Clear"});
+  clear.setAttribute("aria-label", `Clear ${plain(label)}`);
+  let at = 0, ink = 1, from = null;
+  const show = () => pixels.forEach((pixel, k) => { pixel.className = (value[k] ? "ink" : "") + (k === at ? " at" : ""); });
+  const fill = (hit, x) => {
+    const before = value.join();
+    value.forEach((_, k) => { if (hit(k % W, Math.floor(k / W))) value[k] = x; });
+    show();
+    if (value.join() !== before) moved();
+  };
+  const press = k => {
+    at = k;
+    fill((i, j) => j * W + i === at, ink = 1 - value[at]);
+  };
+  follow(grid, event => {
+    const r = grid.getBoundingClientRect(), x = (event.clientX - r.left) / r.width * W, y = (event.clientY - r.top) / r.height * H;
+    const within = (a, n) => Math.min(n - 1, Math.max(0, Math.floor(a)));
+    if (event.type === "pointerdown") press(within(y, H) * W + within(x, W));
+    else {
+      const [a, b] = from, u = x - a, v = y - b;
+      if (Math.hypot(u, v) < 0.3) return;  // a finger that trembles touches one pixel
+      fill((i, j) => {
+        const p = i + 0.5 - a, q = j + 0.5 - b, t = Math.min(1, Math.max(0, (p * u + q * v) / (u * u + v * v)));
+        return Math.hypot(p - t * u, q - t * v) < 0.6;
+      }, ink);
+    }
+    from = [x, y];
+  });
+  grid.addEventListener("keydown", event => {
+    const by = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+    if (!by && event.key !== " ") return;
+    event.preventDefault();
+    if (!by) return press(at);
+    const i = Math.min(W - 1, Math.max(0, at % W + by[0])), j = Math.min(H - 1, Math.max(0, Math.floor(at / W) + by[1]));
+    at = j * W + i;
+    show();
+    tell(`row ${j + 1}, column ${i + 1}, ${value[at] ? "ink" : "empty"}`);
+  });
+  clear.addEventListener("click", () => fill(() => true, 0));
+  show();
+  return {value, says: () => `${plain(label)}: ${value.filter(Boolean).length} of ${H * W} pixels drawn`};
+}
+
 // Call `to` for the point where mouse, pen or finger presses and for each that it then reaches.
 function follow(box, to) {
   box.addEventListener("pointerdown", event => {
@@ -629,10 +686,11 @@ function start(root) {
 
   let asked = false, quiet = 0, states = [], time = null, playing = false, says = null;
   const ask = () => { if (!asked) { asked = true; requestAnimationFrame(draw); } };
-  const changed = () => { states = []; ask(); };
+  const changed = () => { states = []; ask(); }, given = c => c.value.length === undefined ? [c.value] : c.value;
   const controls = spec.controls.map((control, i) => {
     if (control.kind === "slider") return slider(panel, control, changed);
     if (control.kind === "pad") return pad(panel, control, changed);
+    if (control.kind === "drawing") return drawing(panel, control, changed, text => { announced.textContent = text; });
     const self = {value: model.starts[i], says: () => ""};
     if (control.kind === "noise")
       rich(control.label, element("button", "", panel, {type: "button"})).addEventListener("click", () => {
@@ -656,7 +714,10 @@ function start(root) {
     const play = on => { playing = on; if (!still) button.textContent = on ? "Pause" : "Play"; };
     time = slider(box, {label: "step $t$", low: 0, high: loop.steps, value: loop.steps, step: 1}, () => { play(false); ask(); });
     button.addEventListener("click", () => {
-      if (time.value >= loop.steps) time.set(0);
+      if (time.value >= loop.steps) {
+        time.set(0);
+        states = [];  // with noise of each step, another path
+      }
       if (still) time.set(time.value + 10); else play(!playing);
       ask();
     });
@@ -669,9 +730,9 @@ function start(root) {
   function states_at(until) {
     if (!states.length) states.push(Float64Array.from(controls[0].value));
     while (states.length <= time.value && performance.now() < until) {
-      const given = [states.at(-1), [states.length - 1], ...controls.slice(1).map(c => [c.value].flat())];
-      if (loop.noise) given.push(states[0].map(random[loop.noise]));
-      states.push(Float64Array.from(model.run(given)[0].data));
+      const inputs = [states.at(-1), [states.length - 1], ...controls.slice(1).map(given)];
+      if (loop.noise) inputs.push(states[0].map(random[loop.noise]));
+      states.push(Float64Array.from(model.run(inputs)[0].data));
     }
     if (states.length <= time.value) ask();
     return [{shape: spec.tape.inputs[0], data: states[Math.min(time.value, states.length - 1)]}];
@@ -690,7 +751,7 @@ function start(root) {
       if (time.value < loop.steps) ask(); else time.ended();
     }
     const before = performance.now();
-    let outputs = loop ? states_at(before + 12) : model.run(controls.map(c => c.value.length === undefined ? [c.value] : c.value));
+    let outputs = loop ? states_at(before + 12) : model.run(controls.map(given));
     root.outputs = [...outputs];
     spec.views.forEach((view, i) => {
       (view.columns ? drawImage : drawLines)(canvases[i], view, outputs.splice(0, view.labels?.length ?? 1));

@@ -95,6 +95,29 @@ class Noise:
         return torch.randn(self.shape, generator=generator)
 
 
+class Drawing:
+    """A grid of pixels to draw in; the function receives a tensor (H, W) of 1.0 where there is ink and 0.0 elsewhere.
+
+    ``value``, of that shape, is what is drawn at first. A stroke is about a pixel wide, and erases if it starts on ink.
+    """
+
+    def __init__(self, label: str, value: Tensor):
+        _check_range(label, 0, 1, ())
+        if not isinstance(value, Tensor):
+            raise TypeError(f"value: expected a tensor, got {value!r}")
+        if value.ndim != 2 or not value.numel() or not ((value == 0) | (value == 1)).all():
+            raise ValueError(f"value: expected zeros and ones of shape (H, W), got {value!r}")
+        self.label, self.value = label, value.int().tolist()
+
+    def start(self) -> Tensor:
+        return torch.tensor(self.value).float()
+
+    def other(self, k: int, generator) -> Tensor:
+        """Another drawing: without ink, all ink, then any."""
+        p = torch.full_like(self.start(), (0.0, 1.0)[k] if k < 2 else 0.5)
+        return p.bernoulli(generator=generator)
+
+
 STYLES = ("line", "dashed", "fill", "dots", "cloud")
 
 
@@ -226,11 +249,11 @@ def live(function, *controls, view, name: str, alt: str, precision="fp16", steps
     if not callable(function):
         raise TypeError(f"function: expected a function, got {function!r}")
     if not controls:
-        raise TypeError("controls: expected at least one Slider, Pad or Noise, got none")
+        raise TypeError("controls: expected at least one Slider, Pad, Noise or Drawing, got none")
     for i, control in enumerate(controls):
         state = steps is not None and i == 0
-        if not isinstance(control, (Noise, Tensor) if state else (Slider, Pad, Noise)):
-            wanted = "the first state, Noise or a tensor" if state else "Slider, Pad or Noise"
+        if not isinstance(control, (Noise, Tensor) if state else (Slider, Pad, Noise, Drawing)):
+            wanted = "the first state, Noise or a tensor" if state else "Slider, Pad, Noise or Drawing"
             raise TypeError(f"controls: expected {wanted}, got {control!r}")
     labels = [label for c in controls for label in getattr(c, "labels", [getattr(c, "label", None)])]
     if len(set(labels)) < len(labels):
