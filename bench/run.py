@@ -25,8 +25,9 @@ FAMILIES = {
     "distances": "Distances between samples",
     "autoregressive": "Autoregressive networks",
     "vae": "Variational autoencoders",
+    "flows": "Flows",
 }
-PACKAGES = "torch", "numpy", "scipy", "scikit-learn", "dcor", "POT", "nflows", "pythae"
+PACKAGES = "torch", "numpy", "scipy", "scikit-learn", "dcor", "POT", "nflows", "pythae", "torchdiffeq"
 
 
 def measure(case: Case, rounds: int) -> dict:

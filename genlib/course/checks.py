@@ -21,6 +21,7 @@ LABS = {  # the first word of a gap's name -> the module that declares it
     "density": "genlib.course.density_estimation",
     "autoencoder": "genlib.course.autoencoder",
     "denoising": "genlib.course.denoising_sampler",
+    "flow": "genlib.course.normalizing_flow",
     "made": "genlib.course.made",
     "vae": "genlib.course.vae",
 }

@@ -59,7 +59,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact ``log p(x)``, shape ``(B,)``."""
         z, logdet = self(x)
-        return logdet - (z**2 / 2 + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+        return logdet - (z.square().flatten(1).sum(1) + z[0].numel() * math.log(2 * math.pi)) / 2
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The mean of ``-log p(x)`` over the batch."""
@@ -119,9 +119,9 @@ class Planar(nn.Module):
         self.b = nn.Parameter(torch.zeros(()))
 
     def _u(self) -> tuple[Tensor, Tensor]:
-        """u and ``w.u = softplus(w.v) - 1``."""
+        """u and ``w.u = softplus(w.v + log(e - 1)) - 1``, which is zero where w.v is."""
         wv = self.w @ self.v
-        wu = F.softplus(wv) - 1
+        wu = F.softplus(wv + math.log(math.e - 1)) - 1
         return self.v + (wu - wv) * self.w / (self.w @ self.w), wu
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,12 +211,12 @@ class Coupling(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         a, b = x.split([self.width, x.shape[1] - self.width], 1)
         b, slopes = self.transform(b, self.network(a))
-        return torch.cat([b, a], 1), slopes.flatten(1).sum(1)
+        return torch.cat([b, a], 1), slopes.sum(list(range(1, x.ndim)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         b, a = y.split([y.shape[1] - self.width, self.width], 1)
         b, slopes = self.transform(b, self.network(a), inverse=True)
-        return torch.cat([a, b], 1), slopes.flatten(1).sum(1)
+        return torch.cat([a, b], 1), slopes.sum(list(range(1, y.ndim)))
 
 
 class CouplingFlow(Flow):

@@ -273,14 +273,14 @@ class OTFlow(ContinuousFlow):
 
     A flow of least kinetic energy follows a potential with ``dPhi/dt = |grad Phi|^2 / 2`` (Hamilton, Jacobi, Bellman),
     and its paths are straight. So the loss is ``alpha_1 NLL + transport cost + alpha_2 HJB residual`` with ``alpha`` =
-    (alpha_1, alpha_2), and few steps solve the equation.
+    (alpha_1, alpha_2), of which the second may be zero, and few steps solve the equation.
     """
 
     def __init__(self, dim: int, hidden: int = 32, *, alpha=(100.0, 15.0), steps=8, **solver):
         super().__init__(dim, Potential(dim, hidden), steps=steps, **solver)
         if not isinstance(alpha, tuple | list) or len(alpha) != 2:
             raise ValueError(f"alpha: expected two weights, of the NLL and of the residual, got {alpha!r}")
-        self.alpha = tuple(check_positive(weight, "alpha") for weight in alpha)
+        self.alpha = check_positive(alpha[0], "alpha"), check_positive(alpha[1], "alpha") if alpha[1] != 0 else 0.0
 
     def costs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``-log p(x)``, transport cost ``integral |h|^2 / 2 dt`` and HJB residual along each path, each ``(B,)``."""
