@@ -153,7 +153,7 @@ def continuous(sizes, batch: int, steps: int) -> Case:
         return three_steps(start)
 
     def rates(field):
-        """The field and minus its divergence, by automatic differentiation, as most write it."""
+        """The field and its divergence, by automatic differentiation, as most write it."""
 
         def f(t, state):
             z = state[0].requires_grad_()
