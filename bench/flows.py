@@ -24,33 +24,29 @@ def network(*sizes: int) -> Network:
     return Network(*mlp(*sizes))
 
 
-def affine_peer(a: int, b: int, sizes) -> nn.Module:
+def affine_peer(sizes) -> nn.Module:
     from nflows.transforms.coupling import AffineCouplingTransform
 
-    layer = AffineCouplingTransform(mask(a, b), lambda before, after: network(before, *sizes, after))
-    layer.identity = torch.tensor([0.0] * b + [math.log(0.999 / 0.001) - 2] * b)
+    layer = AffineCouplingTransform([0, 1], lambda before, after: network(before, *sizes, after))
+    layer.identity = torch.tensor([0.0, math.log(0.999 / 0.001) - 2])
     return layer
 
 
-def spline_peer(a: int, b: int, sizes) -> nn.Module:
+def spline_peer(sizes) -> nn.Module:
     from nflows.transforms.coupling import PiecewiseRationalQuadraticCouplingTransform
 
     layer = PiecewiseRationalQuadraticCouplingTransform(
-        mask(a, b), lambda before, after: network(before, *sizes, after), 8, "linear", 4.0
+        [0, 1], lambda before, after: network(before, *sizes, after), 8, "linear", 4.0
     )
-    layer.identity = torch.tensor(([0.0] * 16 + [ONE] * 7) * b)
+    layer.identity = torch.tensor([0.0] * 16 + [ONE] * 7)
     return layer
-
-
-def mask(a: int, b: int) -> list[int]:
-    return [0] * a + [1] * b
 
 
 def peer(make, layers: int, sizes) -> nn.Module:
     """Nflows' couplings of two numbers, which change places after each."""
     from nflows.transforms import CompositeTransform, ReversePermutation
 
-    flow = CompositeTransform([part for _ in range(layers) for part in (make(1, 1, sizes), ReversePermutation(2))])
+    flow = CompositeTransform([part for _ in range(layers) for part in (make(sizes), ReversePermutation(2))])
     for layer in flow._transforms[::2]:
         blank(layer.transform_net, layer.identity)
     return flow
