@@ -166,6 +166,11 @@ def check_generator(generator, name="generator"):
     return generator
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    """A CPU generator that starts from ``seed``."""
+    return torch.Generator().manual_seed(seed)
+
+
 def randn(*shape, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise with the dtype and device of ``like``.
 

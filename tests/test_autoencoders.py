@@ -9,14 +9,11 @@ from scipy import linalg, stats
 from torch import nn
 
 from genlib import data, metrics
+from genlib.contract import seeded
 from genlib.models.autoencoders import Autoencoder, DenoisingAutoencoder, gaussian_noise, salt_and_pepper
 from genlib.nets import mlp
 from genlib.testing import check_model
 from genlib.training import train
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def points(n, d, seed=0):

@@ -5,13 +5,10 @@ import math
 import pytest
 import torch
 
+from genlib.contract import seeded
 from genlib.models.autoregressive import FVSBN, MADE, NADE, Autoregressive
 from genlib.testing import ConformanceError, check_model
 from genlib.training import train
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def bits(n, d, seed=0):

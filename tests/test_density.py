@@ -16,24 +16,21 @@ from scipy import integrate, special, stats
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.neighbors import KernelDensity
 
+from genlib.contract import seeded
 from genlib.models import density
 from genlib.models.density import KDE, KNN, BasisDensity, GaussianMixture, Histogram, NeuralCDF
 
 ALPHA = 1e-4
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def normal(n, d, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=generator(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(n, d, generator=seeded(seed), dtype=torch.float64).to(dtype)
 
 
 def two_bumps(n, seed=0):
     """0.6 N(-1.5, 0.5^2) + 0.4 N(1, 1)."""
     x = normal(n, 1, seed)
-    left = torch.rand(n, 1, generator=generator(seed + 1), dtype=torch.float64) < 0.6
+    left = torch.rand(n, 1, generator=seeded(seed + 1), dtype=torch.float64) < 0.6
     return torch.where(left, -1.5 + 0.5 * x, 1 + x)
 
 
@@ -91,7 +88,7 @@ def test_samples_follow_the_density(name):
     with torch.no_grad():
         p = torch.cat([model.log_prob(part) for part in grid.split(50_000)]).exp()
     cumulative = torch.cumulative_trapezoid(p, grid[:, 0]).numpy()
-    draws = model.sample(4000, generator(3))[:, 0].numpy()
+    draws = model.sample(4000, seeded(3))[:, 0].numpy()
     assert stats.kstest(draws, lambda v: np.interp(v, grid[1:, 0].numpy(), cumulative)).pvalue > ALPHA
 
 
@@ -105,7 +102,7 @@ def test_samples_follow_the_density_in_two_dimensions(make):
     steps = low + width * (torch.arange(cells * fine, dtype=torch.float64) + 0.5)
     p = torch.cat([model.log_prob(part) for part in torch.cartesian_prod(steps, steps).split(40_000)]).exp() * width**2
     mass = p.reshape(cells, fine, cells, fine).sum((1, 3)).flatten()
-    draws = model.sample(4000, generator(4))
+    draws = model.sample(4000, seeded(4))
     place = ((draws - low) / (high - low) * cells).long().clamp(0, cells - 1)
     counts = torch.bincount(place[:, 0] * cells + place[:, 1], minlength=cells**2).double()
     rare = mass * 4000 < 5
@@ -135,7 +132,7 @@ def test_dtype_shape_and_repeatability(name):
     torch.testing.assert_close(model.log_prob(query), model.log_prob(query.flip(0)).flip(0))
     torch.testing.assert_close(model.log_prob(query)[1:2], model.log_prob(query[1:2]))
     if name != "knn":
-        a, b = model.sample(5, generator(1)), model.sample(5, generator(1))
+        a, b = model.sample(5, seeded(1)), model.sample(5, seeded(1))
         assert a.shape == (5, 1) and a.dtype == torch.float32 and torch.equal(a, b)
     state = torch.random.get_rng_state()
     ALL[name]().fit(x)
@@ -512,17 +509,17 @@ def test_mixture_on_a_line_in_the_plane_stays_finite():
     t = normal(100, 1)
     x = torch.cat([t, 2 * t, torch.ones_like(t)], 1)
     model = GaussianMixture(2).fit(x)
-    assert model.log_prob(x).isfinite().all() and model.sample(10, generator()).isfinite().all()
+    assert model.log_prob(x).isfinite().all() and model.sample(10, seeded()).isfinite().all()
     assert (torch.linalg.eigvalsh(model.covariances) > 0).all()
 
 
 def test_mixture_generator_decides():
     x = three_clusters()
-    a, b = GaussianMixture(6).fit(x, generator(1)), GaussianMixture(6).fit(x, generator(1))
+    a, b = GaussianMixture(6).fit(x, seeded(1)), GaussianMixture(6).fit(x, seeded(1))
     assert torch.equal(a.means, b.means) and torch.equal(
         GaussianMixture(6).fit(x).means, GaussianMixture(6).fit(x).means
     )
-    assert not torch.equal(a.means, GaussianMixture(6).fit(x, generator(2)).means)
+    assert not torch.equal(a.means, GaussianMixture(6).fit(x, seeded(2)).means)
 
 
 # Orthogonal series
@@ -573,7 +570,7 @@ def test_basis_with_no_terms_is_uniform():
     torch.testing.assert_close(
         model.log_prob(torch.tensor([[1.0], [4.9], [5.1]])), torch.tensor([0.25, 0.25, 0.0]).log()
     )
-    assert stats.kstest(model.sample(500, generator())[:, 0], stats.uniform(1, 4).cdf).pvalue > ALPHA
+    assert stats.kstest(model.sample(500, seeded())[:, 0], stats.uniform(1, 4).cdf).pvalue > ALPHA
 
 
 @pytest.mark.parametrize("terms", [1, 5, 50, 200])
@@ -591,7 +588,7 @@ def fitted_cdf():
     x = (two_bumps(2000) + 0.5) / 1.5
     model = NeuralCDF(16).double()
     optimiser = torch.optim.Adam(model.parameters(), 3e-2)
-    g = generator()
+    g = seeded()
     for _ in range(300):
         optimiser.zero_grad()
         model.loss(x, g).backward()
@@ -632,7 +629,7 @@ def test_cdf_log_prob_far_out_is_finite():
 def test_cdf_inverse(dtype, tolerance):
     model, _ = fitted_cdf()
     model = model.to(dtype)
-    u = torch.cat([torch.rand(200, generator=generator(), dtype=dtype), torch.tensor([1e-6, 1 - 1e-6], dtype=dtype)])
+    u = torch.cat([torch.rand(200, generator=seeded(), dtype=dtype), torch.tensor([1e-6, 1 - 1e-6], dtype=dtype)])
     x = model.inverse(u)
     assert x.shape == (202, 1) and x.dtype == dtype
     torch.testing.assert_close(model.cdf(x).detach(), u, rtol=0, atol=tolerance)
@@ -640,20 +637,18 @@ def test_cdf_inverse(dtype, tolerance):
 
 def test_cdf_loss_is_the_mean_squared_distance_to_sorted_uniforms():
     model, x = NeuralCDF(5).double(), normal(50, 1)
-    u = torch.rand(50, generator=generator(7), dtype=torch.float64)
+    u = torch.rand(50, generator=seeded(7), dtype=torch.float64)
     by_hand = np.mean((np.sort(model.cdf(x).detach().numpy()) - np.sort(u.numpy())) ** 2)
-    assert model.loss(x, generator(7)).item() == pytest.approx(by_hand, rel=1e-12)
-    assert model.loss(x[torch.randperm(50, generator=generator())], generator(7)).item() == pytest.approx(
-        by_hand, rel=1e-12
-    )
-    model.loss(x, generator(7)).backward()
+    assert model.loss(x, seeded(7)).item() == pytest.approx(by_hand, rel=1e-12)
+    assert model.loss(x[torch.randperm(50, generator=seeded())], seeded(7)).item() == pytest.approx(by_hand, rel=1e-12)
+    model.loss(x, seeded(7)).backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 def test_cdf_state_round_trip_and_monotone_whatever_the_weights():
     model = NeuralCDF(7).double()
     for p in model.parameters():
-        torch.nn.init.normal_(p, std=5, generator=generator(2))
+        torch.nn.init.normal_(p, std=5, generator=seeded(2))
     grid = line(-50, 50, 2001)
     assert (model.cdf(grid).diff() >= 0).all()
     other = NeuralCDF(7).double()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlib.contract import seeded
 from genlib.models import flows
 from genlib.models.flows import (
     IAF,
@@ -30,10 +31,6 @@ from genlib.models.flows import (
 )
 from genlib.testing import ConformanceError, check_model
 from genlib.training import train
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

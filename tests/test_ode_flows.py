@@ -12,16 +12,13 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from genlib.contract import seeded
 from genlib.models import ode_flows
 from genlib.models.ode_flows import CNF, OTFlow, integrate
 from genlib.testing import check_model
 
 SOURCE = Path(ode_flows.__file__).read_text("utf8")
 TIMES = (0.0, 0.3, 1.0)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def rows(n, d, seed=0):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlib.contract import seeded
 from genlib.models.pixels import (
     DiagonalBiLSTM,
     DiagonalLSTM,
@@ -17,10 +18,6 @@ from genlib.models.pixels import (
     _visible,
 )
 from genlib.testing import ConformanceError, check_model
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n, shape, levels, seed=0):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from genlib import training
+from genlib.contract import seeded
 from genlib.nets import mlp
 from genlib.training import cosine, load_weights, progress, save_weights, train, train_adversarial
 
@@ -25,10 +26,6 @@ def double_precision():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def weights(model):

@@ -8,15 +8,12 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 import genlib.models.vae as vae
+from genlib.contract import seeded
 from genlib.models.autoencoders import Autoencoder
 from genlib.models.vae import VAE, ConditionalVAE, HierarchicalVAE
 from genlib.nets import Likelihood, mlp
 from genlib.testing import check_model
 from genlib.training import train
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def points(n, d, seed=0):
