@@ -14,6 +14,7 @@ from genlib.models.flows import (
     MAF,
     NICE,
     ActNorm,
+    Conditioner,
     Coupling,
     Flow,
     Glow,
@@ -24,7 +25,6 @@ from genlib.models.flows import (
     PlanarFlow,
     RealNVP,
     affine,
-    conditioner,
     dequantize,
     shift,
     spline,
@@ -49,7 +49,7 @@ def rough(model, scale=0.2):
 
 def glow_like(d):
     half = d // 2
-    parts = [(ActNorm(d), Mix(d), Coupling(half, conditioner(half, 16, 2 * (d - half)), affine)) for _ in range(3)]
+    parts = [(ActNorm(d), Mix(d), Coupling(half, Conditioner(half, 16, 2 * (d - half)), affine)) for _ in range(3)]
     return Flow((d,), [layer for part in parts for layer in part])
 
 
@@ -207,7 +207,7 @@ def test_affine_factors_are_bounded():
 
 
 def test_a_coupling_changes_one_part_as_the_other_says():
-    layer = Coupling(2, conditioner(2, 8, 6), affine).double()
+    layer = Coupling(2, Conditioner(2, 8, 6), affine).double()
     layer.network[-1].weight.data = normal(6, 8)
     x = normal(4, 5)
     y, _ = layer(x)
@@ -386,7 +386,7 @@ def _forgets_the_knot(x, params, inverse=False):
 
 @pytest.mark.parametrize("transform,count", [(_wrong_sign, 2), (_no_slope, 2), (_forgets_the_knot, 23)])
 def test_a_wrong_slope_is_caught(transform, count):
-    network = conditioner(2, 8, 3 * count)
+    network = Conditioner(2, 8, 3 * count)
     model = rough(Flow((5,), [Coupling(2, network, transform)]), 0.5)
     with pytest.raises(ConformanceError):
         check_model(model, 2 * normal(40, 5, dtype=torch.float32), tolerance=1e-8)

@@ -189,13 +189,21 @@ def spline(x: Tensor, params: Tensor, inverse: bool = False, bound: float = 4.0)
     return y + (x - inside), -slope if inverse else slope
 
 
-def conditioner(*sizes: int) -> nn.Sequential:
+class Conditioner(nn.ModuleList):
     """A ReLU network that starts at nearly zero outputs, so a layer starts near the identity."""
-    network = mlp(*sizes)
-    for layer in network[2:-1:2]:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # torch's own start is too flat for sharp edges
-    network[-1].weight.data.mul_(0.1), network[-1].bias.data.zero_()
-    return network
+
+    def __init__(self, *sizes: int):
+        layers = list(mlp(*sizes))[::2]
+        super().__init__(layers)
+        for layer in layers[1:-1]:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # torch's own start is too flat for sharp edges
+        layers[-1].weight.data.mul_(0.1), layers[-1].bias.data.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self
+        for layer in hidden:  # not by calls of modules, which cost as much as a small product
+            x = F.linear(x, layer.weight, layer.bias).relu_()
+        return F.linear(x, last.weight, last.bias)
 
 
 class Coupling(nn.Module):
@@ -225,7 +233,7 @@ class CouplingFlow(Flow):
     def __init__(self, dim: int, layers: int, hidden, transform, count: int, first=()):
         dim, half = check_count(dim, "dim", 2), dim // 2
         sizes = (half, *(check_count(width, "hidden") for width in hidden), (dim - half) * count)
-        couplings = [Coupling(half, conditioner(*sizes), transform) for _ in range(check_count(layers, "layers"))]
+        couplings = [Coupling(half, Conditioner(*sizes), transform) for _ in range(check_count(layers, "layers"))]
         super().__init__((dim,), [*first, *couplings])
 
 
@@ -270,7 +278,7 @@ class MaskedAffine(nn.Module):
         super().__init__()
         inner = [torch.linspace(1, max(1, dim - 1), width).round() for width in hidden]
         degrees = [torch.arange(1.0, dim + 1), *inner, torch.arange(dim).repeat(2)]
-        self.layers = conditioner(*map(len, degrees))[::2]
+        self.layers = Conditioner(*map(len, degrees))
         for i, (below, above) in enumerate(zip(degrees, degrees[1:], strict=False)):
             self.register_buffer(f"mask_{i}", (above[:, None] >= below).float(), persistent=False)
         self.register_buffer("direct_mask", (degrees[-1][:, None] >= degrees[0]).float(), persistent=False)

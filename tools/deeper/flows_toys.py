@@ -26,7 +26,7 @@ BATCH, LR, POINTS = 512, 2e-3, 10_000
 
 
 def glow_step() -> list[nn.Module]:
-    return [flows.ActNorm(2), flows.Mix(2), flows.Coupling(1, flows.conditioner(1, 64, 64, 2), flows.affine)]
+    return [flows.ActNorm(2), flows.Mix(2), flows.Coupling(1, flows.Conditioner(1, 64, 64, 2), flows.affine)]
 
 
 FLOWS = {
