@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlib.contract import check_choice, check_count, check_data, rand, randn
+from genlib.contract import check_choice, check_count, check_data, check_positive, rand, randn
 
 
 def mlp(*sizes: int, activation=nn.ReLU) -> nn.Sequential:
@@ -21,6 +21,17 @@ def mlp(*sizes: int, activation=nn.ReLU) -> nn.Sequential:
     for width_in, width_out in zip(sizes, sizes[1:], strict=False):
         layers += [nn.Linear(width_in, width_out), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+@torch.no_grad()
+def spread(layer: nn.Linear, dim: int, reach: float):
+    """Start a first layer anew, its units' bends spread evenly within ``reach`` of the origin, where the data are.
+
+    torch's own start crowds them at the origin, and learns edges that are far from it slowly. ``dim``: the width of the
+    data, which may be less than that of the layer's input.
+    """
+    layer.weight.normal_(0, math.sqrt(2 / dim))
+    layer.bias.uniform_(-1, 1).mul_(check_positive(reach, "reach") * layer.weight.norm(dim=1))
 
 
 def input_width(network, name: str) -> int | None:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlib.contract import check_count, check_data, check_generator, rand, randn
-from genlib.nets import mlp
+from genlib.nets import mlp, spread
 
 
 class Flow(nn.Module):
@@ -190,19 +190,27 @@ def spline(x: Tensor, params: Tensor, inverse: bool = False, bound: float = 4.0)
 
 
 class Conditioner(nn.ModuleList):
-    """A ReLU network that starts at nearly zero outputs, so a layer starts near the identity."""
+    """A network that starts at nearly zero outputs, so a layer starts near the identity.
 
-    def __init__(self, *sizes: int):
+    ``reach``: how far from the origin the data are, if the first layer is to be spread (:func:`genlib.nets.spread`).
+    """
+
+    def __init__(self, *sizes: int, activation=torch.relu_, reach: float | None = None):
+        if not callable(activation):
+            raise TypeError(f"activation: expected a function of a tensor, got {activation!r}")
         layers = list(mlp(*sizes))[::2]
         super().__init__(layers)
+        self.activation = activation
         for layer in layers[1:-1]:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # torch's own start is too flat for sharp edges
+        if reach is not None:
+            spread(layers[0], sizes[0], reach)
         layers[-1].weight.data.mul_(0.1), layers[-1].bias.data.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self
         for layer in hidden:  # not by calls of modules, which cost as much as a small product
-            x = F.linear(x, layer.weight, layer.bias).relu_()
+            x = self.activation(F.linear(x, layer.weight, layer.bias))
         return F.linear(x, last.weight, last.bias)
 
 
@@ -230,11 +238,11 @@ class Coupling(nn.Module):
 class CouplingFlow(Flow):
     """``layers`` couplings of one kind of transform, of ``count`` parameters, for vectors of at least two numbers."""
 
-    def __init__(self, dim: int, layers: int, hidden, transform, count: int, first=()):
+    def __init__(self, dim: int, layers: int, hidden, transform, count: int, first=(), **network):
         dim, half = check_count(dim, "dim", 2), dim // 2
         sizes = (half, *(check_count(width, "hidden") for width in hidden), (dim - half) * count)
-        couplings = [Coupling(half, Conditioner(*sizes), transform) for _ in range(check_count(layers, "layers"))]
-        super().__init__((dim,), [*first, *couplings])
+        networks = [Conditioner(*sizes, **network) for _ in range(check_count(layers, "layers"))]
+        super().__init__((dim,), [*first, *(Coupling(half, each, transform) for each in networks)])
 
 
 class NICE(CouplingFlow):
@@ -246,10 +254,10 @@ class NICE(CouplingFlow):
 
 
 class RealNVP(CouplingFlow):
-    """Couplings that shift and scale."""
+    """Couplings that shift and scale, by networks with this ``activation`` and ``reach``, see :class:`Conditioner`."""
 
-    def __init__(self, dim: int, layers: int = 8, hidden=(64, 64)):
-        super().__init__(dim, layers, hidden, affine, 2)
+    def __init__(self, dim: int, layers: int = 8, hidden=(64, 64), activation=torch.relu_, reach: float | None = None):
+        super().__init__(dim, layers, hidden, affine, 2, activation=activation, reach=reach)
 
 
 class NeuralSplineFlow(CouplingFlow):
@@ -358,11 +366,35 @@ class Mix(nn.Module):
         return x.view_as(y), -self._logdet(y)
 
 
+class Logit(nn.Module):
+    """``y = logit(p)`` with ``p = a + (1 - 2 a) x`` and a = 1e-6, for x from 0 to 1: spreads out what crowds at an end.
+
+    ``log |dy/dx| = log(1 - 2 a) - log p - log(1 - p)`` (L. Dinh et al., RealNVP, with a = 0.05).
+    """
+
+    a = 1e-6
+
+    def covers(self, x: Tensor) -> Tensor:
+        """For each row, whether all values have an image; those just outside of [0, 1] have one too."""
+        return ((x + self.a > 0) & (x - self.a < 1)).flatten(1).all(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.covers(x).all():
+            raise ValueError(f"x: expected values from 0 to 1, got {x.min():.3g} to {x.max():.3g}")
+        p = self.a + (1 - 2 * self.a) * x
+        slopes = math.log1p(-2 * self.a) - p.log() - (-p).log1p()
+        return p.logit(), slopes.flatten(1).sum(1)
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = F.logsigmoid(y) + F.logsigmoid(-y) - math.log1p(-2 * self.a)
+        return (y.sigmoid() - self.a) / (1 - 2 * self.a), slopes.flatten(1).sum(1)
+
+
 class Glow(Flow):
     """A multi-scale flow for grey or colour images of shape ``(C, H, W)``, with 2^scales a divisor of H and W.
 
-    At each scale squares of 2 x 2 pixels become channels, ``steps`` of Glow's steps follow, and half of the channels,
-    after one more coupling, become noise; only the other half goes on to the next scale.
+    Values from 0 to 1 first go through :class:`Logit`. At each scale squares of 2 x 2 pixels become channels, ``steps``
+    of Glow's steps follow, and half of the channels, after one more coupling, become noise; the other half goes on.
 
     An image has ``greys`` levels k, given as x = k / (greys - 1). A density of them would be infinite, so ``loss`` adds
     noise, :func:`dequantize`; ``log_prob`` and ``sample`` speak of the noisy values (B. Uria, I. Murray and H.
@@ -377,7 +409,7 @@ class Glow(Flow):
         if height % 2 ** check_count(scales, "scales") or width % 2**scales:
             raise ValueError(f"shape: expected height and width divisible by {2**scales}, got {tuple(shape)}")
         super().__init__((channels, height, width), [])
-        self.greys, self.scales = check_count(greys, "greys", 2), scales
+        self.greys, self.scales, self.logit = check_count(greys, "greys", 2), scales, Logit()
 
         def coupling(channels: int) -> Coupling:
             half = channels // 2
@@ -396,7 +428,7 @@ class Glow(Flow):
             channels //= 2
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h, total, noise = check_data(x, self.event_shape), x.new_zeros(len(x)), []
+        (h, total), noise = self.logit(check_data(x, self.event_shape)), []
         for scale in self.layers:
             h = F.pixel_unshuffle(h, 2)
             for layer in scale:
@@ -419,7 +451,14 @@ class Glow(Flow):
                 h, logdet = layer.inverse(h)
                 total = total + logdet
             h = F.pixel_shuffle(h, 2)
-        return h, total
+        x, logdet = self.logit.inverse(h)
+        return x, total + logdet
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact ``log p(x)``, shape ``(B,)``; minus infinity where a value is not from 0 to 1."""
+        covered = self.logit.covers(check_data(x, self.event_shape))
+        place = x.where(covered.view(-1, 1, 1, 1), torch.full_like(x, 0.5))
+        return super().log_prob(place).masked_fill(~covered, -math.inf)
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The mean of ``-log p(y)`` for the images with fresh noise; a bound on that of the levels, see below."""

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlib.contract import check_choice, check_count, check_data, check_generator, check_positive, rand, randn
+from genlib.nets import spread
 
 
 def integrate(f, state, t0: float, t1: float, steps: int, method: str = "rk4"):
@@ -121,27 +122,20 @@ def _log_normal(z: Tensor, logdet: Tensor) -> Tensor:
     return logdet - (z.square() + math.log(2 * math.pi)).sum(1) / 2
 
 
-@torch.no_grad()
-def _spread(layer: nn.Linear, dim: int):
-    """Start with the units' bends spread over 4 either way of the origin, where the noise is and scaled data are.
-
-    torch's own start crowds them around the origin, and learns the edges of a chessboard more slowly.
-    """
-    layer.weight.normal_(0, math.sqrt(2 / dim))
-    layer.bias.uniform_(-4, 4).mul_(layer.weight.norm(dim=1))
-
-
 class TanhField(nn.Module):
-    """``h(t, z)``, a network of tanh layers whose biases move with time: ``a <- tanh(W a + b + U t)``."""
+    """``h(t, z)``, a network of tanh layers whose biases move with time: ``a <- tanh(W a + b + U t)``.
 
-    def __init__(self, dim: int, hidden=(64, 64)):
+    The first layer's units start with their bends within ``reach`` of the origin, see :func:`genlib.nets.spread`.
+    """
+
+    def __init__(self, dim: int, hidden=(64, 64), reach: float = 4.0):
         super().__init__()
         if not isinstance(hidden, tuple | list):
             raise TypeError(f"hidden: expected a tuple of widths, got {hidden!r}")
         widths = [check_count(dim, "dim"), *(check_count(width, "hidden") for width in hidden), dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.times = nn.ModuleList(nn.Linear(1, b, bias=False) for b in widths[1:])
-        _spread(self.layers[0], dim)
+        spread(self.layers[0], dim, reach)
 
     def _at(self, t) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of each layer at time ``t``."""
@@ -215,17 +209,18 @@ class Potential(nn.Module):
 
     ``N`` is a residual network of width m, ``u_0 = sigma(K_0 s + b_0)``, ``N = u_0 + sigma(K_1 u_0 + b_1)``, where
     ``sigma(a) = |a| + log(1 + exp(-2 |a|)) = log(e^a + e^-a)`` has the derivative tanh. ``A`` has at most 10 rows.
-    Gradient and trace are the paper's closed forms.
+    Gradient and trace are the paper's closed forms. ``reach`` is that of :class:`TanhField`; the potential learns the
+    toys of the course best from bends near the origin.
     """
 
-    def __init__(self, dim: int, hidden: int = 32):
+    def __init__(self, dim: int, hidden: int = 32, reach: float = 1.0):
         super().__init__()
         self.opening = nn.Linear(check_count(dim, "dim") + 1, check_count(hidden, "hidden"))
         self.layer = nn.Linear(hidden, hidden)
         self.w, self.b = nn.Parameter(torch.full((hidden,), 1 / hidden)), nn.Parameter(torch.zeros(dim + 1))
         self.A = nn.Parameter(torch.empty(min(10, dim + 1), dim + 1))
         nn.init.xavier_uniform_(self.A)
-        _spread(self.opening, dim)
+        spread(self.opening, dim, reach)
 
     def value(self, t, x: Tensor) -> Tensor:
         """``Phi(x, t)``, shape ``(B,)``."""

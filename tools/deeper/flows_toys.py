@@ -15,6 +15,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn import functional as F
 from vae_fashion import ASSETS, processor
 
 from genlib import data
@@ -32,7 +33,7 @@ def glow_step() -> list[nn.Module]:
 FLOWS = {
     "planar": lambda: PlanarFlow(2, 32),
     "nice": lambda: NICE(2, 8),
-    "realnvp": lambda: RealNVP(2, hidden=(36,) * 4),
+    "realnvp": lambda: RealNVP(2, 16, (24,) * 4, F.gelu, reach=4.0),
     "glow": lambda: flows.Flow((2,), [layer for _ in range(8) for layer in glow_step()]),
     "maf": lambda: MAF(2),
     "iaf": lambda: IAF(2),
