@@ -114,8 +114,7 @@ def step(kind: str, sizes, batch: int) -> Case:
         "nflows": trained(lambda: peer(theirs, layers, sizes), lambda flow: lambda: nats(*flow(x))),
     }
     remark = "With last weights of zero and a learning rate of zero the loss is known; the work is the same."
-    if kind == "Neural spline flow":
-        remark += " Plain torch has genlib's spline."
+    remark += f" Plain torch has genlib's {transform.__name__}."
     what = f"{kind} of {layers} layers {sizes[0]} - {sizes[1]}, three training steps, batches of {batch}"
     return Case(what, runs, lambda: nats(x.double(), torch.zeros(1)).item(), 1e-5, remark)
 

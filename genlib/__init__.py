@@ -1,3 +1,3 @@
 """genlib: deep generative models, one clear implementation of each."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
