@@ -16,10 +16,13 @@ from genlib.training import load_weights
 
 FOLDER = Path(__file__).resolve().parent.parent / "tools" / "deeper"
 sys.path.insert(0, str(FOLDER))
-flows_toys, glow_digits = map(importlib.import_module, ("flows_toys", "glow_digits"))
+flows_toys, flows_rivals, glow_digits, ot_toys = map(
+    importlib.import_module, ("flows_toys", "flows_rivals", "glow_digits", "ot_toys")
+)
 ASSETS = flows_toys.ASSETS
 TOYS = json.loads((ASSETS / "flows-toys.json").read_text("utf8"))
 GLOW = json.loads((ASSETS / "glow-digits.json").read_text("utf8"))
+OT = json.loads((ASSETS / "ot-toys.json").read_text("utf8"))
 
 
 def stored(make, name, record, folder=ASSETS):
@@ -48,6 +51,19 @@ def test_parameters_are_those_of_the_models_and_no_more_than_the_peers():
 
 def test_the_gaps_that_are_asked():
     assert mean_gap("spline", "checkerboard") <= 0.085 and mean_gap("realnvp", "checkerboard") <= 0.14
+    assert mean_gap("realnvp", "moons") <= 0.018
+
+
+def test_the_rivals_saw_the_same_points():
+    rows = json.loads((ASSETS / "flows-rivals.json").read_text("utf8"))["rows"]
+    assert len(rows) == 30 and len({(row["model"], row["toy"], row["seed"]) for row in rows}) == 30
+    x, x_test = flows_toys.points("moons", 1)
+    mixture = flows_rivals.chosen(
+        [flows_rivals.GaussianMixture(k, random_state=1, max_iter=300) for k in (4, 8, 16, 32)], x
+    )
+    gap = (data.toy_log_prob("moons", x_test) - mixture(x_test)).mean().item()
+    (row,) = (r for r in rows if (r["model"], r["toy"], r["seed"]) == ("scikit-learn's mixture", "moons", 1))
+    assert gap == pytest.approx(row["gap"], abs=1e-4)
 
 
 def test_the_stored_weights_give_the_gaps_of_the_record():
@@ -73,13 +89,30 @@ def test_glows_bits_are_those_of_the_record():
     assert glow_digits.judge(model, 1 - x, 2)["bits_per_dim"] > GLOW["test"]["bits_per_dim"] + 1
 
 
-@pytest.mark.parametrize("script,name", [("flows_toys", "flows-toys"), ("glow_digits", "glow-digits")])
+def test_ot_flow_has_a_quarter_of_its_rivals_weights_and_their_gaps_are_those_of_the_record():
+    models = stored(ot_toys.make_models, "ot-toys", OT)
+    for key, gap in OT["stored_gaps"].items():
+        name, toy = key.split()
+        assert ot_toys.judged(models[key], toy, 0) == pytest.approx(gap, abs=1e-3)
+        rows = [row for row in OT["rows"] if (row["model"], row["toy"]) == (name, toy)]
+        assert [row["seed"] for row in rows] == [0, 1, 2] and gap == pytest.approx(rows[0]["gap"], abs=0.02)
+        assert rows[0]["parameters"] == sum(p.numel() for p in models[key].parameters())
+    sizes = {row["model"]: row["parameters"] for row in OT["rows"]}
+    assert 4 * sizes["ot"] < sizes["cnf"]
+
+
+@pytest.mark.parametrize(
+    "script,name", [("flows_toys", "flows-toys"), ("glow_digits", "glow-digits"), ("ot_toys", "ot-toys")]
+)
 def test_the_scripts_run(tmp_path, script, name):
-    more = ["--seeds", "1"] if script == "flows_toys" else []
+    more = [] if script == "glow_digits" else ["--seeds", "1"]
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--steps", "2", "--out", str(tmp_path), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / f"{name}.json").read_text("utf8"))
-    assert record["steps"] == 2 and record.keys() == (TOYS if script == "flows_toys" else GLOW).keys()
-    weights = tmp_path / f"{name.replace('toys', 'chessboard')}.safetensors"
+    assert (
+        record["steps"] == 2
+        and record.keys() == {"flows_toys": TOYS, "glow_digits": GLOW, "ot_toys": OT}[script].keys()
+    )
+    weights = tmp_path / f"{name.replace('flows-toys', 'flows-chessboard')}.safetensors"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
