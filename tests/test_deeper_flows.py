@@ -22,7 +22,7 @@ flows_toys, flows_rivals, glow_digits, ot_toys = map(
 ASSETS = flows_toys.ASSETS
 TOYS = json.loads((ASSETS / "flows-toys.json").read_text("utf8"))
 GLOW = json.loads((ASSETS / "glow-digits.json").read_text("utf8"))
-OT = json.loads((ASSETS / "ot-toys.json").read_text("utf8"))
+POTENTIAL = json.loads((ASSETS / "ot-toys.json").read_text("utf8"))
 
 
 def stored(make, name, record, folder=ASSETS):
@@ -90,15 +90,15 @@ def test_glows_bits_are_those_of_the_record():
 
 
 def test_ot_flow_has_a_quarter_of_its_rivals_weights_and_their_gaps_are_those_of_the_record():
-    models = stored(ot_toys.make_models, "ot-toys", OT)
-    for key, gap in OT["stored_gaps"].items():
+    models = stored(ot_toys.make_models, "ot-toys", POTENTIAL)
+    for key, gap in POTENTIAL["stored_gaps"].items():
         name, toy = key.split()
         assert ot_toys.judged(models[key], toy, 0) == pytest.approx(gap, abs=1e-3)
-        rows = [row for row in OT["rows"] if (row["model"], row["toy"]) == (name, toy)]
+        rows = [row for row in POTENTIAL["rows"] if (row["model"], row["toy"]) == (name, toy)]
         assert [row["seed"] for row in rows] == [0, 1, 2] and gap == pytest.approx(rows[0]["gap"], abs=0.02)
         assert rows[0]["parameters"] == sum(p.numel() for p in models[key].parameters())
-    sizes = {row["model"]: row["parameters"] for row in OT["rows"]}
-    assert 4 * sizes["ot"] < sizes["cnf"]
+    sizes = {row["model"]: row["parameters"] for row in POTENTIAL["rows"]}
+    assert 4 * sizes["otflow"] < sizes["cnf"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_scripts_run(tmp_path, script, name):
     record = json.loads((tmp_path / f"{name}.json").read_text("utf8"))
     assert (
         record["steps"] == 2
-        and record.keys() == {"flows_toys": TOYS, "glow_digits": GLOW, "ot_toys": OT}[script].keys()
+        and record.keys() == {"flows_toys": TOYS, "glow_digits": GLOW, "ot_toys": POTENTIAL}[script].keys()
     )
     weights = tmp_path / f"{name.replace('flows-toys', 'flows-chessboard')}.safetensors"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]

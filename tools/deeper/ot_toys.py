@@ -24,7 +24,7 @@ from genlib.training import cosine, load_weights, save_weights, train
 REACH = {"checkerboard": 4.0, "moons": 1.0}  # of the CNF's first layer
 RESIDUAL = {"checkerboard": 40.0, "moons": 15.0}  # its weight in OT-Flow's loss
 MODELS = {
-    "ot": (lambda toy: OTFlow(2, 43, alpha=(100.0, RESIDUAL[toy]), steps=4), 3000, 1e-2),
+    "otflow": (lambda toy: OTFlow(2, 43, alpha=(100.0, RESIDUAL[toy]), steps=4), 3000, 1e-2),
     "cnf": (lambda toy: CNF(2, field=TanhField(2, (64, 64, 64), REACH[toy]), trace="exact", steps=8), 1200, 5e-3),
 }
 
@@ -91,7 +91,7 @@ def main():
     }
     stored = load_weights(make_models(), path, record["sha256"]).eval()
     record["stored_gaps"] = {key: judged(model, key.split()[1], 0) for key, model in stored.items()}
-    record["outwitted"] = outwitted(min(MODELS["ot"][1], options.steps))
+    record["outwitted"] = outwitted(min(MODELS["otflow"][1], options.steps))
     (options.out / "ot-toys.json").write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["stored_gaps"]))
 
