@@ -19,6 +19,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 from genlib import data
+from genlib.contract import seeded
 from genlib.training import cosine
 
 ZUKO = {
@@ -34,7 +35,7 @@ def zuko_flow(kind: str, options: dict, x: torch.Tensor, steps: int, seed: int):
 
     torch.manual_seed(seed)
     flow = getattr(zuko.flows, kind)(2, hidden_features=(64, 64), **options)
-    optimiser, generator, step = torch.optim.Adam(flow.parameters(), LR), torch.Generator().manual_seed(seed), 0
+    optimiser, generator, step = torch.optim.Adam(flow.parameters(), LR), seeded(seed), 0
     while step < steps:
         for rows in torch.randperm(POINTS, generator=generator).split(BATCH)[: steps - step]:
             optimiser.param_groups[0]["lr"] = LR * cosine(step / steps)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vae_fashion import ASSETS, processor
 
 from genlib import data
+from genlib.contract import seeded
 from genlib.models import flows
 from genlib.models.flows import IAF, MAF, NICE, NeuralSplineFlow, PlanarFlow, RealNVP
 from genlib.training import cosine, load_weights, save_weights, train
@@ -47,8 +48,15 @@ def make_flows() -> nn.ModuleDict:
 
 def points(toy: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Training and test points."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return data.toy(toy, POINTS, generator), data.toy(toy, POINTS, generator)
+
+
+def descend(model, toy: str, seed: int, steps: int, lr: float = LR):
+    """Train on the points of this seed, in its order."""
+    options = {"schedule": cosine, "generator": seeded(seed)}
+    for _ in train(model, points(toy, seed)[0], steps, BATCH, lr, **options):
+        pass
 
 
 @torch.no_grad()
@@ -78,9 +86,7 @@ def main():
             for seed in range(options.seeds):
                 torch.manual_seed(seed)
                 model, (x, x_test), start = FLOWS[name](), points(toy, seed), time.process_time()
-                generator = torch.Generator().manual_seed(seed)
-                for _ in train(model, x, options.steps, BATCH, LR, schedule=cosine, generator=generator):
-                    pass
+                descend(model, toy, seed, options.steps)
                 seconds = round(time.process_time() - start, 1)
                 row = {"model": name, "toy": toy, "seed": seed, "gap": gap(model, toy, x_test)}
                 row |= {"train_gap": gap(model, toy, x), "parameters": sum(p.numel() for p in model.parameters())}

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import torch
-from flows_toys import ASSETS, BATCH, POINTS, gap, points
+from flows_toys import ASSETS, BATCH, POINTS, descend, gap, points
 from torch import nn
 from vae_fashion import processor
 
 from genlib.models.ode_flows import CNF, OTFlow, TanhField
-from genlib.training import cosine, load_weights, save_weights, train
+from genlib.training import load_weights, save_weights
 
 REACH = {"checkerboard": 4.0, "moons": 1.0}  # of the CNF's first layer
 RESIDUAL = {"checkerboard": 40.0, "moons": 15.0}  # its weight in OT-Flow's loss
@@ -31,12 +31,6 @@ MODELS = {
 
 def make_models() -> nn.ModuleDict:
     return nn.ModuleDict({f"{name} {toy}": make(toy) for name, (make, *_) in MODELS.items() for toy in REACH})
-
-
-def descend(model, toy: str, seed: int, steps: int, lr: float):
-    generator = torch.Generator().manual_seed(seed)
-    for _ in train(model, points(toy, seed)[0], steps, BATCH, lr, schedule=cosine, generator=generator):
-        pass
 
 
 def judged(model, toy: str, seed: int, steps: int = 32) -> float:
